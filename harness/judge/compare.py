@@ -102,12 +102,15 @@ class _Index:
         position = np.empty(len(order), np.int32)
         position[order] = np.arange(len(order), dtype=np.int32)
         own, sources, count = len(baseline.cluster.names) == len(baseline), baseline.cluster.codes, len(order)
-        if baseline.fingerprint.all():  # items that were asked the same are one source, whatever their ids
-            asked, alike = np.unique(baseline.fingerprint, return_inverse=True)
-            if asked.size < len(baseline.cluster.names):  # also where many customers ask the same few questions
-                own, sources = False, alike.astype(np.int32)
         self.places: tuple[Place, ...] = tuple(named[at] for at in order)  # in the order of a report
         self.place = position[raw]  # shape [items]: position in `places`
+        if baseline.fingerprint.all():  # items that were asked the same are one source, whatever their ids
+            alike, size = np.unique(baseline.fingerprint, return_inverse=True)[1], np.int64(len(baseline))
+            if alike.max() < size - 1:  # also where many customers of a stratum ask the same few questions
+                keys = [np.unique(self.place * size + codes) // size for codes in (alike, sources)]
+                asked, given = (np.bincount(one, minlength=count) for one in keys)
+                fewer = (asked < given)[self.place] | own
+                own, sources = False, np.where(fewer, alike, sources + size).astype(np.int32)
         self.cluster = None if own else sources  # shape [items]: source; None if every item is its own
         self.levels = _constant_levels(baseline, self.place, count)  # per place: axis to level, where all items agree
         # Per place: mean score of guessing, and summed traffic.

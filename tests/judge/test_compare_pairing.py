@@ -99,6 +99,23 @@ def test_items_that_were_asked_the_same_are_one_source():
     assert judged(400, customers=20)[1] == 20
 
 
+def test_which_source_counts_is_decided_in_each_stratum():
+    """Few questions of many customers in one stratum, and few texts of many questions in the other."""
+
+    def sources(customers):
+        asked = [("text", at, at // 20) for at in range(200)]
+        asked += [("traffic", 1000 + at % 120, 1000 + at // customers) for at in range(400)]
+        strata, questions, clusters = zip(*asked, strict=True)
+        prints = [fingerprint(f"question {one}") for one in questions]
+        told = {"strata": strata, "fingerprints": prints, "clusters": [str(one) for one in clusters]}
+        sides = [build(name, _ids(600), [1.0] * 600, **told) for name in ("bf16", "int4")]
+        (found,) = compare.compare(sides[0], sides[1:], Rules.from_flags(margin=0.05)).candidates
+        return [one.looks[0].result.clusters for one in found.strata]
+
+    assert sources(1) == [10, 120]  # though all clusters together are more than all questions
+    assert sources(2) == [10, 120]  # though they are fewer
+
+
 def test_an_item_in_another_stratum_is_refused():
     """A stratum is a property of the item, so both sides must say the same."""
     before = _side("bf16", _ids(4), strata=["a", "a", "b", "b"])

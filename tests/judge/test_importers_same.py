@@ -336,6 +336,37 @@ def test_a_column_of_answers_is_known_by_its_name(tmp_path, name):
     assert compared(before, after) == 4
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "item,score,response,response_time",
+        "item,score,response,output_tokens",
+        "item,score,response,completion_id",
+        "item,score,logprob,response",
+        "item,score,output",
+        "item,score,response",
+    ],
+)
+def test_a_copy_is_known_by_its_answers_whatever_else_a_table_says(tmp_path, header):
+    """The same model asked again takes another time; an export may order, rename or leave out columns."""
+
+    def table(name, header, texts=lambda at: f"said {at}", step=1):
+        cells = {
+            "item": str,
+            "score": lambda _: "1",
+            "logprob": lambda at: f"-{at}.5",
+            "response": texts,
+            "output": texts,
+        }
+        columns = [cells.get(one, lambda at: str(at * len(name))) for one in header.split(",")]
+        return csv_of(tmp_path / name, header, [",".join(one(at) for one in columns) for at in range(200)][::step])
+
+    first = "item,score,response,logprob" if "logprob" in header or header.endswith("response") else header
+    before = table("a.csv", first.replace("output", "response") if first.endswith("output") else first)
+    assert compared(before, table("copy.csv", header, step=-1)) == 4
+    assert compared(before, table("other.csv", header, lambda at: f"said {at % 199}")) == 0
+
+
 @pytest.mark.parametrize("header", ["item,score", "item,score,question", "item,score,response", "item,score,predicate"])
 def test_equal_scores_alone_are_no_copy(tmp_path, header):
     """Two variants may agree on every item; questions and empty answers do not show who answered."""

@@ -22,7 +22,8 @@ from harness.judge.outcomes import Labels, Outcomes, fingerprint
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _ANSWER = re.compile(r"(?i)resp|output|complet|predict|(\b|_)preds?(\b|_)|generat|log_?(prob|lik)|model_answer|hypoth")
-"""Names of columns that hold what a model answered; a plain ``answer`` is often the right one."""
+_MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(m?s|secs?|len(gth)?|count|id|at)$")
+"""Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
@@ -74,18 +75,18 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
 
 
 def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
-    """Return each item with its cells in the columns of answers, sorted; none if a table holds no answers."""
+    """Return the cells of the columns of answers, each with its item, sorted; none if there are none."""
     suffix = path.suffix.lower()
     if suffix in JSON_LINES:
         known = list(first_object(path))
     else:
         known = _parquet(path).column_names if suffix in PARQUET else next(_csv_rows(path))
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
-    wanted = [one for one in known if _ANSWER.search(one) and one not in used]
+    wanted = [one for one in known if _ANSWER.search(one) and not _MEASURED.search(one) and one not in used]
     items, *answers = _columns(path, [options.item or "item", *wanted])
-    cells = [[labels.names[code] for code in labels.codes] for labels in (one.labels() for one in answers)]
-    given = any(cell != "none" for column in cells for cell in column)
-    return sorted(zip(_items(items, path), *cells, strict=True)) if given else []
+    # A column with one value says nothing of who answered.
+    told, ids = [one for one in (cell.labels() for cell in answers) if len(one.names) > 1], _items(items, path)
+    return sorted((item, one[at]) for one in told for at, item in enumerate(ids))
 
 
 def _items(column: _Column, path: Path) -> list[str]:
