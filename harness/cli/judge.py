@@ -231,7 +231,8 @@ def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
         if (folder / "run.json").is_file():
             yield label or folder.resolve().name, folder
             continue
-        runs = (path.parent for path in folder.rglob("run.json") if not (path.parents[1] / "run.json").is_file())
+        begun = (path for name in ("run.json", "items") for path in folder.rglob(name))  # killed early: no run.json
+        runs = {path.parent for path in begun if not (path.parents[1] / "run.json").is_file()}
         inside = sorted(runs, key=lambda one: natural_key(str(one)))  # without what `repair` proved inside of a run
         if not inside:
             raise UsageError(f"{rest}: holds no run; give a directory that `quantcliff run` made, or one above it")

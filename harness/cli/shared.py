@@ -82,10 +82,7 @@ _FLAGS = {
     "no_color": ("--no-color", "No colour (NO_COLOR does the same)."),
     "allow_identical": ("--allow-identical", "Accept a candidate that is the baseline itself (an A/A comparison)."),
     "rehearsal_ok": ("--rehearsal-ok", "Exit with 0 if a rehearsal, which runs no model, passes."),
-    "allow_code_execution": (
-        "--allow-code-execution",
-        "Execute what models write (`code` slices); see docs/sandbox.md.",
-    ),
+    "allow_code_execution": ("--allow-code-execution", "Execute what models write (`code` slices): docs/sandbox.md."),
 }
 
 

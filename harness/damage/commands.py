@@ -317,9 +317,7 @@ def unseen(drawn: Sequence[Item], asked: Sequence[Item]) -> tuple[Item, ...]:
 def _narrowed(spec: SliceSpec, own: Sequence[Item]) -> SliceSpec:
     """Return the slice with only those levels of its axes that its failing items have."""
     failing = {axis: {item.levels.get(axis) for item in own} for axis in spec.axes}
-    axes = {
-        axis: tuple(one for one in spec.axes[axis] if level_text(one) in levels) for axis, levels in failing.items()
-    }
+    axes = {axis: tuple(one for one in spec.axes[axis] if level_text(one) in bad) for axis, bad in failing.items()}
     return spec.model_copy(update={"axes": {axis: levels for axis, levels in axes.items() if levels}})
 
 

@@ -92,9 +92,8 @@ def _candidate(
     if compared.refused:
         return CandidateVerdict(compared.name, "not_judged", (compared.refused,), ())
     decided = decide(compared.judged, rules.policy.alpha, directions * rules.families)
-    judged = [
-        StratumVerdict(one, found, noise.get(one.place)) for one, found in zip(compared.judged, decided, strict=True)
-    ]
+    pairs = zip(compared.judged, decided, strict=True)
+    judged = [StratumVerdict(one, found, noise.get(one.place)) for one, found in pairs]
     measured: list[TailRate | Quantity] = [*rates, *amounts]
     gates = [one for one in judged if one.gating], [one for one in measured if one.verdict is not None]
     words = [one.verdict for kind in gates for one in kind if one.verdict is not None]

@@ -48,6 +48,7 @@ def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], readi
     """Refuse a candidate with the baseline's files, or all of its scores and answers: equal scores alone may happen."""
     one, other = map(_contents, paths)
     how = "byte for byte" if one and one == other else ""
+    how = how or ("by model, arguments and revision" if base.model and base.model == side.model else "")
     few, many = sorted((base, side), key=len)  # one of them may have been cut
     if not how and (len(few) < len(many) or np.array_equal(np.sort(few.score), np.sort(many.score), equal_nan=True)):
         known = dict(zip(many.items, many.score.tolist(), strict=True))

@@ -88,6 +88,7 @@ class Outcomes:
     measure: Mapping[str, str] = field(default_factory=dict)  # slice to what the score is (``acc``), if the source says
     settings: Mapping[str, str] = field(default_factory=dict)  # how each slice was asked, as far as the source says
     notes: tuple[str, ...] = ()  # what a reader must know of how these were read
+    model: str = ""  # which it is, if the source names its revision
 
     def __len__(self) -> int:
         """The number of items, answered or not."""

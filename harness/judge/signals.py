@@ -75,9 +75,7 @@ def signals(
         answered, own, sources, chance = _columns(members, scores)
         weighed = np.array([probabilities[item.id] for item in answered if item.id in probabilities])
         mean = float(own.mean()) if own.size else None
-        blind, notes = _findings(
-            own, sources, weighed, chance, allowed(rules.margin(*place), mean or 0.0), rules.policy
-        )
+        blind, notes = _findings(own, sources, weighed, chance, allowed(rules.margin(*place), mean or 0), rules.policy)
         if blind and unusable and place in unusable:
             blind = [f"not measured: {unusable[place]}"]
         count, right = int(sources.max()) + 1 if own.size else 0, int(np.count_nonzero(own > 0))

@@ -176,7 +176,7 @@ def _decompressed(model: Any, quantized: int, weights: int, stored: int, more: i
 def run_once(model: Any, what: str) -> tuple[str, int]:
     """Ask a model for one answer; give the dtype of what enters its linear modules and the rows of its head.
 
-    Raises `ModelError` where it cannot run or its answer is not finite: better now than hours into a run.
+    Raises `ModelError` if it cannot run or its answer shows damage: better now than hours into a run.
     """
     seen: set[str] = set()
 
@@ -187,13 +187,14 @@ def run_once(model: Any, what: str) -> tuple[str, int]:
     hooks = [module.register_forward_pre_hook(look) for _, module in linear_modules(model)]
     try:
         with torch.no_grad():
-            token = torch.ones((1, 1), dtype=torch.long, device=model.device)
-            logits = model(input_ids=token, use_cache=False).logits
+            tokens = torch.tensor([[1, 2, 3]], device=model.device)  # one alone may be padding, whose vector is 0
+            logits = model(input_ids=tokens, use_cache=False).logits
     except _CANNOT_RUN as error:
         raise ModelError(f"{what}: loaded, but cannot answer: {one_line(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()
-    if not bool(torch.isfinite(logits).all()):
-        raise ModelError(f"{what}: answers NaN or infinity to a single token; its weights are damaged")
+    if not bool(torch.isfinite(logits).all()) or bool((logits == logits.flatten()[0]).all()):
+        text = "answers NaN, infinity, or every token alike, to a few tokens"
+        raise ModelError(f"{what}: {text}; its weights are damaged")
     return "+".join(sorted(seen)), int(logits.shape[-1])

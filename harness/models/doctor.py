@@ -18,9 +18,7 @@ from harness.models.devices import cpuinfo, native_dtype, usable_cpus
 _OTHERS = ("lm_eval", "datasets")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "amx_tile", "asimd", "bf16", "i8mm")
 _AS_ROUNDED = frozenset({"gptq", "awq", "compressed-tensors"})  # stored with the weights of `rounded_model`
-_NOT_SQUARE = frozenset(
-    {"torchao-float8-dynamic"}
-)  # torchao 0.18 takes the one scale of a 128 by 128 weight for a block's
+_NOT_SQUARE = frozenset({"torchao-float8-dynamic"})  # torchao 0.18 takes a 128 by 128 weight's scale for a block's
 _STORED = 0.05  # a stored format must give what is stored; a method that quantizes here rounds, up to `Method.rounding`
 
 

@@ -175,9 +175,8 @@ def _hqq(request: Request) -> Any:
     size, place = request.options.group_size or 64, {"compute_dtype": request.dtype, "device": request.device}
     mixed = module_bits(model, request)
     names = (name for name, _ in linear_modules(model))  # which it takes for all layers or for none
-    apart = {
-        name: model.get_submodule(name) for name in names if name in mixed or not should_convert_module(name, skipped)
-    }
+    kept = (name for name in names if name in mixed or not should_convert_module(name, skipped))
+    apart = {name: model.get_submodule(name) for name in kept}
     for name in apart:
         model.set_submodule(name, torch.nn.Identity())
     options = BaseQuantizeConfig(nbits=request.options.bits or 4, group_size=size)

@@ -30,9 +30,12 @@ _PROBES = tuple(json.loads(Path(__file__).with_name("tokenizer_probes.json").rea
 
 def resolve(model: str, revision: str | None = None) -> Path:
     """The folder of a model: a directory, a hub id (fetched if need be), or ``smollm2``. Raises `ModelError`."""
+    local = Path(model).expanduser()
+    if revision and (model == "smollm2" or local.exists()):
+        text = f"has no revisions, so revision {revision!r} names nothing"
+        raise NoSuchModel(f"model {model!r} {text}: leave it out, or give the directory of that version")
     if model == "smollm2":
         return smollm2_checkpoint()
-    local = Path(model).expanduser()
     if local.exists():
         return _usable(local.absolute())
     if model.startswith((".", "~", os.sep)) or not _HUB_ID.fullmatch(model):

@@ -24,9 +24,7 @@ FLIPS_SHOWN = 2000  # pairs that a report carries at most, over all candidates
 def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
     """Gather what reports show besides the verdict."""
     names, baseline = variant_names(run.experiment), run.of(run.experiment.baseline.name)
-    files = {
-        name: [read_json(one) for one in sorted((run.directory.path / name).glob("cost-*.json"))] for name in names
-    }
+    files = {own: [read_json(one) for one in sorted((run.directory.path / own).glob("cost-*.json"))] for own in names}
     sides = [(run.items, baseline, run.of(one.name), one.name) for one in judgement.candidates]
     flips = [flip for side in sides for flip in answers.flips(*side)]
     diverged = {name: divergences(run.directory, name, run.plan["shards"]) for name in names}
@@ -117,9 +115,7 @@ def both_answers(
         raise UsageError(f"{candidate!r} is not a candidate of this run: {', '.join(names)}")
     for name in names if candidate is None else [candidate]:
         variants = (run.experiment.baseline.name, name)
-        found = [
-            [one for one in run.of(each) if (one.item_id, one.response.sample) == (item.id, 0)] for each in variants
-        ]
+        found = [[one for one in run.of(own) if (one.item_id, one.response.sample) == (item.id, 0)] for own in variants]
         if all(found):
             yield name, item, found[0][0], found[1][0]
 

@@ -39,6 +39,8 @@ def exit_meaning(judgement: Judgement) -> str:
     """Return what the exit code means."""
     gated = any(one.verdict is not None for candidate in judgement.candidates for one in candidate.tail_events)
     code = str(int(judgement.exit_code))
+    if code == "1" and all(one.verdict != "fail" for one in judgement.candidates):
+        return SENTENCES["exit_codes"]["by_policy"]
     return SENTENCES["exit_codes"][code] + (SENTENCES["exit_codes_of_events"].get(code, "") if gated else "")
 
 

@@ -97,6 +97,7 @@ def make_plan(
     tracing = plan_tracing(experiment, items, text.hidden_size, text.vocab_size, source)
     check_fit(experiment, paths, device, text, items, source)
     told = (*_served_notes(experiment), *(notes if any(one.engine.here for one in experiment.variants) else ()))
+    told += () if any(row.gating for row in power) else ("no stratum is gating: such a run can report, and never pass",)
     decided = (experiment, items, tuple(units), power, paths, missing, device, tracing, allow_code, allow_identical)
     return Plan(*decided, told)
 

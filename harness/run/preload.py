@@ -9,15 +9,13 @@ import importlib
 import os
 from collections.abc import Iterator
 
-_MODULES = (
+_OURS = (
     "harness.models.loading",
     "harness.models.methods",
     "harness.engines.transformers.engine",
     "harness.run.worker",
-    "transformers.modeling_utils",
-    "transformers.models.auto.modeling_auto",
-    "bitsandbytes",
 )
+_MODULES = (*_OURS, "transformers.modeling_utils", "transformers.models.auto.modeling_auto", "bitsandbytes")
 
 
 @contextlib.contextmanager

@@ -19,7 +19,6 @@ from harness.records import Proof, Timing, canonical_json
 MOST_SHARDS = 10_000  # more is a damaged file or a slip of the pen
 
 _Sandbox = TypedDict("_Sandbox", {"layers": list[str], "network": str, "files": str})  # noqa: UP013
-
 _Count = Annotated[int, Field(ge=0)]
 _Call = TypedDict("_Call", {"time": str, "generate": NotRequired[_Count], "choice": NotRequired[_Count]})  # noqa: UP013
 

@@ -152,7 +152,12 @@ def test_plan_says_what_the_items_can_decide(
     assert 0 < row["detectable_drop"] < 0.5
     assert row["items_for_pass"] > 60
     assert call("plan", path) == ExitCode.PASS
-    assert "margin 10.0" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "margin 10.0" in shown
+    assert "never pass" not in shown
+    slices = [{"name": "multi_hop_math", "axes": {"hops": [1]}, "items": 20, "gating": False}]
+    assert call("plan", write(tmp_path, tiny_llama, slices=slices)) == ExitCode.PASS
+    assert "no stratum is gating: such a run can report, and never pass" in capsys.readouterr().out
 
 
 def test_plan_refuses_what_can_never_pass(tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -243,6 +243,10 @@ def test_a_newest_run_that_is_not_finished_is_no_pass(runs: Path, tmp_path: Path
     (cut / "shards" / "1of1.json").unlink()
     assert call("history", tmp_path) == ExitCode.PASS
     assert call("history", tmp_path, "--fail-on-regression") == ExitCode.NOT_COMPARABLE
+    shutil.rmtree(cut)
+    assert call("history", tmp_path, "--fail-on-regression") == ExitCode.PASS
+    shutil.copytree(runs / "build-10" / "items", tmp_path / "build-12" / "items")  # killed before it wrote run.json
+    assert call("history", tmp_path, "--fail-on-regression") == ExitCode.NOT_COMPARABLE
 
 
 def test_a_regression_of_an_older_config_of_the_folder_is_no_pass(

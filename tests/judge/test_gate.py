@@ -16,6 +16,7 @@ from harness.judge import compare, gate
 from harness.judge.outcomes import build
 from harness.judge.rules import Rules, SliceRules
 from harness.records import Item
+from harness.report.words import exit_meaning
 from harness.run import planning
 from harness.stats.binary import score_p
 
@@ -108,6 +109,9 @@ def test_inconclusive_never_passes():
     assert (found.verdict, found.exit_code) == ("inconclusive", 3)
     strict = judged(cells, Rules.from_flags(margin=0.05, inconclusive="fail"))
     assert (strict.verdict, strict.exit_code) == ("inconclusive", 1)
+    assert exit_meaning(strict).startswith("fail by policy.inconclusive: nothing is shown to be worse")
+    lost = judged({**cells, "code/d": Cell(400, lost=200)}, Rules.from_flags(margin=0.05, inconclusive="fail"))
+    assert exit_meaning(lost).startswith("fail: at least one gating stratum is worse")
 
 
 @pytest.mark.parametrize(("wrong", "chance"), [(400, 0.0), (397, 0.0), (300, 0.25), (290, 0.25), (200, 0.5)])

@@ -181,6 +181,8 @@ LOGS = {  # what differs between two Inspect logs, and whether they are compared
     "another solver": ({"solver": "chain_of_thought"}, False),
     "other examples": ({"solver_args": {"shots": 5}}, False),
     "another limit of a sample": ({"config": {"message_limit": 2}}, False),
+    "another limit of work": ({"config": {"working_limit": 2}}, False),
+    "another limit of cost": ({"config": {"cost_limit": 2}}, False),
     "another grader": ({"scorers": [{"name": "graded", "options": {"model": "other"}}]}, False),
     "another version": ({"task_version": 2}, False),
     "another place of the model": ({"model_args": {"load_in_4bit": True}, "model_base_url": "http://b"}, True),
@@ -276,6 +278,27 @@ def test_lm_eval_models_with_other_limits_are_not_compared(tmp_path, before, aft
         (folder / f"results_{DATE}.json").write_text(json.dumps(told))
         sides.append(folder)
     assert compared(*sides) == code
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [
+        ({"model_sha": "c0"}, {"model_sha": "c0"}, 4),
+        ({"model_sha": "c0"}, {"model_sha": "c1"}, 0),
+        ({"model_sha": "c0"}, {"model_sha": "c0", "model_args": "pretrained=m,load_in_4bit=True"}, 0),
+        ({"model_sha": ""}, {"model_sha": ""}, 0),
+    ],
+)
+def test_lm_eval_results_of_one_model_and_revision_are_not_compared(tmp_path, before, after, code):
+    """The baseline run again at another batch size differs in some answers; a path may hold another model later."""
+    sides = []
+    for name, right, told in (("a", 100, before), ("b", 101, after)):
+        folder = samples_of(tmp_path / name, "jars", [lm_eval_sample(at, float(at < right)) for at in range(101)])
+        config = {"model": "hf", "model_args": "pretrained=m"} | told
+        (folder / f"results_{DATE}.json").write_text(json.dumps({"config": config}))
+        sides.append(folder)
+    assert compared(*sides) == code
+    assert compared(*sides, "--allow-identical") == 0
 
 
 def test_a_runs_own_comparison_takes_no_option_of_files(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
 
@@ -109,14 +110,15 @@ def test_a_broken_tokenizer_is_named(copy):
         loaded(copy)
 
 
-def test_nan_weights_are_found_before_any_item(copy):
-    """A model whose weights hold a NaN is refused at loading."""
+@pytest.mark.parametrize("factor", [[1.0, 1.0, 1.0, math.nan], [0.0] * 4])
+def test_damaged_weights_are_found_before_any_item(copy, factor):
+    """One NaN; or all zero, where every token is as likely and the first of all choices is preferred."""
     from safetensors.torch import load_file
 
     tensors = load_file(copy / "model.safetensors")
-    tensors["model.norm.weight"][3] = torch.nan
+    tensors["model.norm.weight"] *= torch.tensor(factor).repeat(len(tensors["model.norm.weight"]) // 4)
     safetensors.save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="answers NaN or infinity"):
+    with pytest.raises(ModelError, match="answers NaN, infinity, or every token alike"):
         loaded(copy)
 
 

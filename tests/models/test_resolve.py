@@ -25,6 +25,13 @@ def test_a_directory_is_itself(tiny_llama):
     assert models.resolve(str(tiny_llama), None) == tiny_llama
 
 
+def test_a_revision_of_a_directory_names_nothing(tiny_llama):
+    """It would be ignored, and another version gated than the config names."""
+    for model in (str(tiny_llama), "smollm2"):
+        with pytest.raises(ModelError, match=r"has no revisions, so revision 'v2' names nothing: leave it out"):
+            models.resolve(model, "v2")
+
+
 def test_a_missing_directory_names_its_neighbour(tmp_path):
     """A mistyped path is answered with the directory that was meant."""
     folder_with(tmp_path / "llama-8b")

@@ -75,11 +75,9 @@ def _parts(query: Tensor, key: Tensor) -> int:
 def _flash_takes(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the kernel can read rows that are the beginning of a cache [more rows, heads, capacity, size]."""
     size, rest = query.shape[-1], key.stride()[1:]
-    laid_out = (
-        key.stride(0) == key.shape[1] * key.stride(1) and rest[1:] == (size, 1) and key.stride() == value.stride()
-    )
+    dense = key.stride(0) == key.shape[1] * key.stride(1) and rest[1:] == (size, 1) and key.stride() == value.stride()
     fits = query.is_cuda and query.element_size() == 2 and size % 8 == 0 and size <= 256  # noqa: PLR2004  # 16 bits
-    return FLASH_BY_LENGTH and fits and laid_out and value.shape[-1] == size and _has_kernels(query.device)
+    return FLASH_BY_LENGTH and fits and dense and value.shape[-1] == size and _has_kernels(query.device)
 
 
 @functools.cache

@@ -24,7 +24,8 @@ from harness.suite.chance import guessing
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the values that Inspect's metrics give them
 _MODEL = ("model_args", "model_base_url")
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "scorers", "model_roles", *_MODEL)
-_CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", "message_limit", "token_limit", "time_limit")
+_LIMITS = ("message_limit", "token_limit", "turn_limit", "time_limit", "working_limit", "cost_limit")
+_CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", *_LIMITS)
 """What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
 # Parts of the generation's settings that decide no answer, and what may differ as samples are compared one by one.
 _OPERATION = {"max_connections", "max_retries", "timeout", "attempt_timeout", "batch", "cache", "cache_prompt", "seed"}

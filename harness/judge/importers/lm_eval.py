@@ -9,6 +9,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             score, asked = read.score_of(line, metric, where), fingerprint(*_hashes(line))
             share = right_share(line, len(_requests(line)) // (1 + twice))
             rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(share, guess))
-    return rows.outcomes(name)
+    models = {canonical_json(made) for made, *_ in map(_model, files.values()) if made["model_sha"]}
+    return replace(rows.outcomes(name), model="".join(models))
 
 
 def lm_eval_answers(path: Path, options: ImportOptions) -> list[str]:

@@ -125,9 +125,7 @@ def _from_json(text: str, left: list[str]) -> Iterator[ToolCall]:
     first = _first_value(rest)
     yield from _calls_of(json_of(first))
     end, read, looked, between = len(first), len(first), 0, ""
-    for begin in (
-        _RE["open"].finditer(rest, end) if first else ()
-    ):  # several calls, with ; or a line break or words between
+    for begin in _RE["open"].finditer(rest, end) if first else ():  # several, with ; or a line break or words between
         at = begin.start()
         if at < end:
             continue
