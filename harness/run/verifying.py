@@ -87,7 +87,7 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
     path = run.directory.path / f"verify-{variant}.json"
     calls_of(path, certificate, endpoint)  # refuses a file of other questions before anything is asked
     try:
-        given, served = _ask(run, certificate, spec, key)
+        given, served, refused = _ask(run, certificate, spec, key)
     except Incomplete as error:  # whose remedy is that of a run
         problem = str(error).partition("; finished work is kept")[0]
         raise Incomplete(f"nothing was verified: {problem}: is the server up at that address?") from error
@@ -99,11 +99,14 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
         return Verification(variant, endpoint, "inconclusive", (why, *notes))
     call = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **count(certificate, given)}
     judged = judge_calls(certificate, calls_of(path, certificate, endpoint, call), given, endpoint)
+    if refused and judged.verdict == "same":  # no noise: the run has an answer to each
+        said = f"it refuses {refused} of the questions, such as those that are too long for it"
+        judged = dataclasses.replace(judged, verdict="inconclusive", reasons=(said,))
     return dataclasses.replace(judged, reasons=(*judged.reasons, *notes))
 
 
-def _ask(run: RunRecord, certificate: Certificate, spec: EngineSpec, key: str) -> tuple[Given, Mapping[str, Any]]:
-    """Return the answers by item and what the server says of itself; choices are left out if it cannot weigh them."""
+def _ask(run: RunRecord, certificate: Certificate, spec: EngineSpec, key: str) -> tuple[Given, Mapping[str, Any], int]:
+    """Return answers by item, what the server says, how many it refused; choices are left out if it weighs none."""
     items = [question.item for part in certificate.parts for question in part.questions]
     choices = any(item.kind == "choice" for item in items)
     variant = next(one for one in run.experiment.variants if one.name == certificate.variant)
@@ -120,7 +123,7 @@ def _ask(run: RunRecord, certificate: Certificate, spec: EngineSpec, key: str) -
             engine = stack.enter_context(ENGINES["openai"](dataclasses.replace(request, choices=False)))
         answers = engine.answer(items, Settings(seed=run.experiment.seed))
         given: dict[str, Response] = {one.item_id: one for one in answers if not isinstance(one, Unanswered)}
-        return given, engine.proof().served or {}
+        return given, engine.proof().served or {}, len(items) - len(given)
 
 
 def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tuple[list[str], str]:
@@ -162,6 +165,8 @@ def judge_calls(certificate: Certificate, calls: Sequence[Call], given: Given, e
         verdict = "other"
     elif verdict == "same" and beyond:
         verdict, reasons = "inconclusive", ["more than noise explains, but no alarm yet after so many calls: ask again"]
+    elif verdict == "same" and any(calls[-1].keys() < one.keys() for one in calls):
+        verdict, reasons = "inconclusive", ["it weighs no choices now, and did in an earlier call"]
     elif all(one.limit >= one.asked for one in results):
         verdict, reasons = "inconclusive", ["the control is too small or too noisy for any alarm"]
     limits, like = {one.kind: one.limit for one in results}, ""
