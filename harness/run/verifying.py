@@ -100,8 +100,7 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
     call = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **count(certificate, given)}
     judged = judge_calls(certificate, calls_of(path, certificate, endpoint, call), given, endpoint)
     if refused and judged.verdict == "same":  # no noise: the run has an answer to each
-        said = f"it refuses {refused} of the questions, such as those that are too long for it"
-        judged = dataclasses.replace(judged, verdict="inconclusive", reasons=(said,))
+        judged = dataclasses.replace(judged, verdict="inconclusive", reasons=(f"it refuses {refused} of the items",))
     return dataclasses.replace(judged, reasons=(*judged.reasons, *notes))
 
 

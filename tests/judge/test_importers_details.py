@@ -92,7 +92,15 @@ def test_repeats_of_nel_that_are_not_there_do_not_count_as_right(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"generation_size": 8}, {"stop_sequences": ["."]}, {"instruction": "Be brief."}, {"input": "<|user|>"}]
+    "changed",
+    [
+        {"generation_size": 8},
+        {"stop_sequences": ["."]},
+        {"instruction": "Be brief."},
+        {"system_prompt": "Be brief."},
+        {"fewshot_samples": [{"query": "What is 1?"}]},  # SGLang's details have no text of the input
+        {"input": "<|user|>"},
+    ],
 )
 def test_details_of_lighteval_asked_with_other_settings_do_not_match(tmp_path, changed):
     """A baseline that was cut short, or told something else, or by another template, is no measure of a candidate."""

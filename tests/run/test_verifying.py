@@ -289,7 +289,7 @@ def test_a_server_of_a_shorter_context_is_not_the_same(
         stub.too_long = {dear, ids}
         found = verified(run, stub.url, capsys)
     assert (found["verdict"], found["exit_code"], found["parts"][0]["differ"]) == ("inconclusive", 3, 1)
-    assert "it refuses 1 of the questions" in found["reasons"][0]
+    assert "it refuses 1 of the items" in found["reasons"][0]
 
 
 def test_another_template_is_named(run: Path, tiny_llama: Path) -> None:

@@ -19,7 +19,8 @@ from harness.suite.chance import guessing
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)  # if no metric is named
-_ASKED = ("query", "full_prompt", "instruction", "generation_size", "stop_sequences", "num_samples")  # of lighteval
+_PROMPT = ("query", "full_prompt", "instruction", "system_prompt", "fewshot_samples")  # of lighteval
+_ASKED = (*_PROMPT, "generation_size", "stop_sequences", "num_samples")
 _HOW = ("generation_parameters", "system_prompt", "max_length", "max_model_length", "override_chat_template")
 _GENERAL = ("generation_parameters", "model_name", "model_sha", "model_dtype")  # in older results
 _OPERATION = {"seed", "cache_implementation", "num_blocks", "block_size"}  # parameters that decide no greedy answer
