@@ -70,8 +70,7 @@ def choose_variant(run: RunRecord, name: str | None) -> str:
     if run.experiment.execution.rehearsal is not None:
         raise NotComparable(f"{run.directory.path}: a rehearsal, whose answers are made up: no server gives them")
     known = [one.name for one in run.experiment.variants]
-    if name is None and len(run.experiment.candidates) == 1:
-        return run.experiment.candidates[0].name
+    name = name or (run.experiment.candidates[0].name if len(run.experiment.candidates) == 1 else None)
     if name is None or name not in known:
         raise UsageError(f"give --candidate with one of {', '.join(known)}" + (f", not {name!r}" if name else ""))
     if name in run.failures or not run.of(name):
@@ -122,7 +121,9 @@ def _ask(run: RunRecord, certificate: Certificate, spec: EngineSpec, key: str) -
             engine = stack.enter_context(ENGINES["openai"](dataclasses.replace(request, choices=False)))
         answers = engine.answer(items, Settings(seed=run.experiment.seed))
         given: dict[str, Response] = {one.item_id: one for one in answers if not isinstance(one, Unanswered)}
-        return given, engine.proof().served or {}, len(items) - len(given)
+        known = [one.response for one in run.of(variant.name) if not isinstance(one.response, Unanswered)]
+        beyond = sum(one.prompt_tokens >= engine.context_limit for one in known)  # also of what is not asked
+        return given, engine.proof().served or {}, len(items) - len(given) + beyond
 
 
 def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tuple[list[str], str]:
@@ -182,8 +183,7 @@ def judge_calls(certificate: Certificate, calls: Sequence[Call], given: Given, e
 
 def recorded(certificate: Certificate, variant: str) -> dict[str, Response]:
     """Return what a variant of the run answered to the questions."""
-    asked = [one for part in certificate.parts for one in part.questions if variant in one.answers]
-    return {one.item.id: one.answers[variant] for one in asked}
+    return {q.item.id: q.answers[variant] for part in certificate.parts for q in part.questions if variant in q.answers}
 
 
 def _fits(certificate: Certificate, limits: Call, given: Given, variant: str | None = None) -> bool:

@@ -25,11 +25,11 @@ from stub_server import Answers, served
 from harness.config.engines import EngineSpec
 from harness.config.loading import parse
 from harness.engines.server_probe import PROBE
-from harness.errors import StoreError
+from harness.errors import NotComparable, StoreError
 from harness.records import Generation, Response, Unanswered
 from harness.run import plan as run_plan
 from harness.run.certificate import Question, agrees, calls_of, certify
-from harness.run.verifying import ALPHA, THRESHOLD, Verification, count, judge_calls, verify
+from harness.run.verifying import ALPHA, THRESHOLD, Verification, choose_variant, count, judge_calls, verify
 from harness.stats.monitoring import evidence, noise_limit, noise_rate
 from harness.store.record import RunRecord, read_run
 from harness.store.rundir import RunDir
@@ -290,6 +290,26 @@ def test_a_server_of_a_shorter_context_is_not_the_same(
         found = verified(run, stub.url, capsys)
     assert (found["verdict"], found["exit_code"], found["parts"][0]["differ"]) == ("inconclusive", 3, 1)
     assert "it refuses 1 of the items" in found["reasons"][0]
+
+
+def test_a_server_too_short_for_what_the_gate_counted_is_not_the_same(run: Path, tiny_llama: Path) -> None:
+    """It answers what it is asked again, of which no prompt is long; one of the run was longer than its limit."""
+    record = read_run(RunDir(run))
+    ((name, (first, *lines)),) = record.answers["small"].items()
+    long = dataclasses.replace(first, response=dataclasses.replace(first.response, prompt_tokens=5000))
+    grown = dataclasses.replace(record, answers={**record.answers, "small": {name: (long, *lines)}})
+    with served(known(tiny_llama, LOSSY)) as stub:
+        found = verify(grown, "small", EngineSpec(name="openai", url=stub.url, model="stub"))
+    assert (found.verdict, found.reasons) == ("inconclusive", ("it refuses 1 of the items",))
+    assert found.parts[0].differ == 0
+
+
+def test_the_only_candidate_without_answers_is_not_asked(run: Path) -> None:
+    """Named or not, it ends in 4."""
+    record = read_run(RunDir(run))
+    for name in (None, "small"):
+        with pytest.raises(NotComparable, match="small has no answers"):
+            choose_variant(dataclasses.replace(record, failures={"small": ("it broke",)}), name)
 
 
 def test_another_template_is_named(run: Path, tiny_llama: Path) -> None:
