@@ -156,6 +156,19 @@ def test_details_of_lighteval_generated_with_other_settings_are_not_compared(tmp
     assert len(pair(load(base), load(_lighteval(tmp_path / "c", [1.0] * 9)), 0.0).baseline) == 9
 
 
+def test_a_task_of_lighteval_without_its_details_is_refused(tmp_path):
+    """Left out alike on both sides, its losses would be, too; averages of subsets have no details."""
+    base = _results(_lighteval(tmp_path, [1.0] * 4))
+    (file,) = base.rglob("results_*.json")
+    known = {"lighteval|gsm8k|0": {}, "lighteval|mmlu:_average|5": {}, "all": {}}
+    for more, fits in (({}, True), ({"lighteval|mmlu:law|5": {}}, False)):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"results": known | more}))
+        with nullcontext() if fits else pytest.raises(NotComparable, match="mmlu_law_5, of which there are no"):
+            assert len(load(base)) == 4
+    (details,) = base.rglob("*.parquet")
+    assert len(load(details)) == 4
+
+
 def test_tasks_of_two_variants_are_not_one_side(tmp_path):
     """lighteval names the folder by the model alone, `nel` not at all: another task is of another variant."""
     base = _results(_lighteval(tmp_path / "a", [1.0] * 4), model_config={"model_name": "m", "dtype": "bfloat16"})
