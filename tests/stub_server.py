@@ -107,6 +107,7 @@ class Stub(ThreadingHTTPServer):
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.failed: set[str] = set()
+        self.too_long: set[str] = set()  # prompts that it rejects, as text and as ids
         # What becomes of every reply but the first two: JSON, or headers and the parts of a body that may have no end
         self.spoil: Callable[[dict[str, Any]], dict[str, Any] | tuple[dict[str, str], Iterable[bytes]]] | None = None
         self.lies = False  # says "stop" for every answer, also for one that it cut
@@ -175,6 +176,7 @@ class Handler(BaseHTTPRequestHandler):
         name = json.dumps(body.get("prompt", body.get("messages")))
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         long = isinstance(prompt, list) and len(prompt) > 60
+        beyond = (prompt if isinstance(prompt, str) else _key(prompt or [])) in self.server.too_long
         wrong_place = self.path == "/v1/completions" and "no_completions" in faults
         refusals = {
             (401, f"Incorrect API key provided: {given}"): "wants_key" in faults and given != "sesame",
@@ -183,7 +185,7 @@ class Handler(BaseHTTPRequestHandler):
             (422, "return_token_ids: not permitted"): "unknown_fields" in faults and "return_token_ids" in body,
             (400, "prompt_logprobs is not supported"): "no_prompt_logprobs" in faults and "prompt_logprobs" in body,
             (400, "the content is not allowed"): "picky" in faults and number > 1,
-            (400, "maximum context length is 60 tokens"): "short" in faults and long,
+            (400, "maximum context length is 60 tokens"): ("short" in faults and long) or beyond,
         }
         for (status, message), holds in refusals.items():
             if holds:

@@ -122,7 +122,7 @@ def _differ_at(own: Response, other: Response | None) -> int:
 def _choices(items: Sequence[Item], answers: Answers, control: Given, baseline: str, variant: str) -> Part | None:
     """Choose items with choices, of slices that the control has; no difference of the control is beyond tolerance."""
     both = [one for one in items if isinstance(control.get(one.id), ChoiceLogprobs) and one.id in answers[baseline]]
-    noise = [_distance(answers[baseline][one.id], control[one.id]) for one in both]
+    noise = [far for one in both if (far := _distance(answers[baseline][one.id], control[one.id])) < math.inf]
     slices = {one.slice for one in both}
     own = [one for one in items if one.slice in slices and isinstance(answers[variant].get(one.id), ChoiceLogprobs)]
     asked = tuple(_question(item, answers) for item in own[:CHOICE_ITEMS])

@@ -70,8 +70,7 @@ def choose_variant(run: RunRecord, name: str | None) -> str:
     if run.experiment.execution.rehearsal is not None:
         raise NotComparable(f"{run.directory.path}: a rehearsal, whose answers are made up: no server gives them")
     known = [one.name for one in run.experiment.variants]
-    if name is None and len(run.experiment.candidates) == 1:
-        return run.experiment.candidates[0].name
+    name = name or (run.experiment.candidates[0].name if len(run.experiment.candidates) == 1 else None)
     if name is None or name not in known:
         raise UsageError(f"give --candidate with one of {', '.join(known)}" + (f", not {name!r}" if name else ""))
     if name in run.failures or not run.of(name):
@@ -87,7 +86,7 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
     path = run.directory.path / f"verify-{variant}.json"
     calls_of(path, certificate, endpoint)  # refuses a file of other questions before anything is asked
     try:
-        given, served = _ask(run, certificate, spec, key)
+        given, served, refused = _ask(run, certificate, spec, key)
     except Incomplete as error:  # whose remedy is that of a run
         problem = str(error).partition("; finished work is kept")[0]
         raise Incomplete(f"nothing was verified: {problem}: is the server up at that address?") from error
@@ -99,11 +98,13 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
         return Verification(variant, endpoint, "inconclusive", (why, *notes))
     call = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **count(certificate, given)}
     judged = judge_calls(certificate, calls_of(path, certificate, endpoint, call), given, endpoint)
+    if refused and judged.verdict == "same":  # no noise: the run has an answer to each
+        judged = dataclasses.replace(judged, verdict="inconclusive", reasons=(f"it refuses {refused} of the items",))
     return dataclasses.replace(judged, reasons=(*judged.reasons, *notes))
 
 
-def _ask(run: RunRecord, certificate: Certificate, spec: EngineSpec, key: str) -> tuple[Given, Mapping[str, Any]]:
-    """Return the answers by item and what the server says of itself; choices are left out if it cannot weigh them."""
+def _ask(run: RunRecord, certificate: Certificate, spec: EngineSpec, key: str) -> tuple[Given, Mapping[str, Any], int]:
+    """Return answers by item, what the server says, how many it refused; choices are left out if it weighs none."""
     items = [question.item for part in certificate.parts for question in part.questions]
     choices = any(item.kind == "choice" for item in items)
     variant = next(one for one in run.experiment.variants if one.name == certificate.variant)
@@ -120,7 +121,9 @@ def _ask(run: RunRecord, certificate: Certificate, spec: EngineSpec, key: str) -
             engine = stack.enter_context(ENGINES["openai"](dataclasses.replace(request, choices=False)))
         answers = engine.answer(items, Settings(seed=run.experiment.seed))
         given: dict[str, Response] = {one.item_id: one for one in answers if not isinstance(one, Unanswered)}
-        return given, engine.proof().served or {}
+        known = [one.response for one in run.of(variant.name) if not isinstance(one.response, Unanswered)]
+        beyond = sum(one.prompt_tokens >= engine.context_limit for one in known)  # also of what is not asked
+        return given, engine.proof().served or {}, len(items) - len(given) + beyond
 
 
 def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tuple[list[str], str]:
@@ -162,6 +165,8 @@ def judge_calls(certificate: Certificate, calls: Sequence[Call], given: Given, e
         verdict = "other"
     elif verdict == "same" and beyond:
         verdict, reasons = "inconclusive", ["more than noise explains, but no alarm yet after so many calls: ask again"]
+    elif verdict == "same" and any(calls[-1].keys() < one.keys() for one in calls):
+        verdict, reasons = "inconclusive", ["it weighs no choices now, and did in an earlier call"]
     elif all(one.limit >= one.asked for one in results):
         verdict, reasons = "inconclusive", ["the control is too small or too noisy for any alarm"]
     limits, like = {one.kind: one.limit for one in results}, ""
@@ -178,8 +183,7 @@ def judge_calls(certificate: Certificate, calls: Sequence[Call], given: Given, e
 
 def recorded(certificate: Certificate, variant: str) -> dict[str, Response]:
     """Return what a variant of the run answered to the questions."""
-    asked = [one for part in certificate.parts for one in part.questions if variant in one.answers]
-    return {one.item.id: one.answers[variant] for one in asked}
+    return {q.item.id: q.answers[variant] for part in certificate.parts for q in part.questions if variant in q.answers}
 
 
 def _fits(certificate: Certificate, limits: Call, given: Given, variant: str | None = None) -> bool:

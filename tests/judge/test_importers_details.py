@@ -92,7 +92,15 @@ def test_repeats_of_nel_that_are_not_there_do_not_count_as_right(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"generation_size": 8}, {"stop_sequences": ["."]}, {"instruction": "Be brief."}, {"input": "<|user|>"}]
+    "changed",
+    [
+        {"generation_size": 8},
+        {"stop_sequences": ["."]},
+        {"instruction": "Be brief."},
+        {"system_prompt": "Be brief."},
+        {"fewshot_samples": [{"query": "What is 1?"}]},  # SGLang's details have no text of the input
+        {"input": "<|user|>"},
+    ],
 )
 def test_details_of_lighteval_asked_with_other_settings_do_not_match(tmp_path, changed):
     """A baseline that was cut short, or told something else, or by another template, is no measure of a candidate."""
@@ -146,6 +154,19 @@ def test_details_of_lighteval_generated_with_other_settings_are_not_compared(tmp
     with pytest.raises(NotComparable, match=differs) if differs else nullcontext():
         assert len(pair(load(base), load(side / "details" / "m"), 0.0).baseline) == 9
     assert len(pair(load(base), load(_lighteval(tmp_path / "c", [1.0] * 9)), 0.0).baseline) == 9
+
+
+def test_a_task_of_lighteval_without_its_details_is_refused(tmp_path):
+    """Left out alike on both sides, its losses would be, too; averages of subsets have no details."""
+    base = _results(_lighteval(tmp_path, [1.0] * 4))
+    (file,) = base.rglob("results_*.json")
+    known = {"lighteval|gsm8k|0": {}, "lighteval|mmlu:_average|5": {}, "all": {}}
+    for more, fits in (({}, True), ({"lighteval|mmlu:law|5": {}}, False)):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"results": known | more}))
+        with nullcontext() if fits else pytest.raises(NotComparable, match="mmlu_law_5, of which there are no"):
+            assert len(load(base)) == 4
+    (details,) = base.rglob("*.parquet")
+    assert len(load(details)) == 4
 
 
 def test_tasks_of_two_variants_are_not_one_side(tmp_path):

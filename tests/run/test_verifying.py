@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -24,11 +25,11 @@ from stub_server import Answers, served
 from harness.config.engines import EngineSpec
 from harness.config.loading import parse
 from harness.engines.server_probe import PROBE
-from harness.errors import StoreError
-from harness.records import Generation, Response
+from harness.errors import NotComparable, StoreError
+from harness.records import Generation, Response, Unanswered
 from harness.run import plan as run_plan
 from harness.run.certificate import Question, agrees, calls_of, certify
-from harness.run.verifying import ALPHA, THRESHOLD, Verification, count, judge_calls, verify
+from harness.run.verifying import ALPHA, THRESHOLD, Verification, choose_variant, count, judge_calls, verify
 from harness.stats.monitoring import evidence, noise_limit, noise_rate
 from harness.store.record import RunRecord, read_run
 from harness.store.rundir import RunDir
@@ -107,6 +108,30 @@ def test_the_first_word_of_each_answer_is_not_the_answer(committed: RunRecord) -
         if isinstance(one, Generation)
     }
     assert judged(committed, "int8", cut).verdict == "other"
+
+
+def test_a_refusal_of_the_baseline_is_no_noise(committed: RunRecord) -> None:
+    """One choice that the baseline's server refused and the control's did not: the other choices still count."""
+    control = {one.item_id for one in committed.of("control") if one.item_id in given(committed, "bf16", "choice")}
+    lost, refusal = min(control), Unanswered(min(control), "rejected", 9)
+    files = committed.answers["bf16"].items()
+    swapped = {
+        name: tuple(dataclasses.replace(one, response=refusal) if one.item_id == lost else one for one in lines)
+        for name, lines in files
+    }
+    refused = dataclasses.replace(committed, answers={**committed.answers, "bf16": swapped})
+    for variant in ("int8", "bf16"):
+        assert judged(refused, variant, given(committed, variant)).verdict == "same"
+        assert judged(refused, variant, given(committed, "nf4")).verdict == "other"
+        assert math.isfinite(certify(refused, variant).parts[1].tolerance)
+
+
+def test_an_endpoint_that_no_longer_weighs_choices_is_not_the_same(committed: RunRecord) -> None:
+    """The choices showed another model, and the next day there are texts alone, which cannot tell it."""
+    certificate, texts = certify(committed, "bf16"), given(committed, "bf16", "generate")
+    first, second = count(certificate, given(committed, "int8")), count(certificate, texts)
+    assert judge_calls(certificate, [second, second], texts).verdict == "same"
+    assert judge_calls(certificate, [first, second], texts).verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(
@@ -251,6 +276,40 @@ def test_a_server_that_refuses_every_question_is_no_other_model(
     assert (found["verdict"], found["exit_code"]) == ("inconclusive", 3)
     assert "answers none of the questions" in found["reasons"][0]
     assert not (run / "verify-small.json").exists()
+
+
+def test_a_server_of_a_shorter_context_is_not_the_same(
+    run: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It refuses no more of the questions than noise may change, and noise refuses none."""
+    certificate = certify(read_run(RunDir(run)), "small")
+    dear = certificate.parts[0].questions[0].item.prompt
+    with served(known(tiny_llama, LOSSY)) as stub:
+        (ids,) = (key for key, one in stub.answers.by_ids.items() if one["prompt"] == dear and key != dear)
+        stub.too_long = {dear, ids}
+        found = verified(run, stub.url, capsys)
+    assert (found["verdict"], found["exit_code"], found["parts"][0]["differ"]) == ("inconclusive", 3, 1)
+    assert "it refuses 1 of the items" in found["reasons"][0]
+
+
+def test_a_server_too_short_for_what_the_gate_counted_is_not_the_same(run: Path, tiny_llama: Path) -> None:
+    """It answers what it is asked again, of which no prompt is long; one of the run was longer than its limit."""
+    record = read_run(RunDir(run))
+    ((name, (first, *lines)),) = record.answers["small"].items()
+    long = dataclasses.replace(first, response=dataclasses.replace(first.response, prompt_tokens=5000))
+    grown = dataclasses.replace(record, answers={**record.answers, "small": {name: (long, *lines)}})
+    with served(known(tiny_llama, LOSSY)) as stub:
+        found = verify(grown, "small", EngineSpec(name="openai", url=stub.url, model="stub"))
+    assert (found.verdict, found.reasons) == ("inconclusive", ("it refuses 1 of the items",))
+    assert found.parts[0].differ == 0
+
+
+def test_the_only_candidate_without_answers_is_not_asked(run: Path) -> None:
+    """Named or not, it ends in 4."""
+    record = read_run(RunDir(run))
+    for name in (None, "small"):
+        with pytest.raises(NotComparable, match="small has no answers"):
+            choose_variant(dataclasses.replace(record, failures={"small": ("it broke",)}), name)
 
 
 def test_another_template_is_named(run: Path, tiny_llama: Path) -> None:

@@ -13,13 +13,14 @@ from harness.judge.importers import rows as read
 from harness.judge.importers.json_text import below, inner, json_objects, parsed
 from harness.judge.importers.lm_eval import PREFERRED
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level
-from harness.judge.outcomes import Outcomes, fingerprint
+from harness.judge.outcomes import Outcomes, fingerprint, listed
 from harness.records import canonical_json
 from harness.suite.chance import guessing
 
 _DETAILS = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.parquet")
 _LIGHTEVAL = ("extractive_match", "em", "loglikelihood_acc", "quasi_exact_match", *PREFERRED)  # if no metric is named
-_ASKED = ("query", "full_prompt", "instruction", "generation_size", "stop_sequences", "num_samples")  # of lighteval
+_PROMPT = ("query", "full_prompt", "instruction", "system_prompt", "fewshot_samples")  # of lighteval
+_ASKED = (*_PROMPT, "generation_size", "stop_sequences", "num_samples")
 _HOW = ("generation_parameters", "system_prompt", "max_length", "max_model_length", "override_chat_template")
 _GENERAL = ("generation_parameters", "model_name", "model_sha", "model_dtype")  # in older results
 _OPERATION = {"seed", "cache_implementation", "num_blocks", "block_size"}  # parameters that decide no greedy answer
@@ -40,8 +41,7 @@ def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
         if not isinstance(name, str) or not results.is_file():
             half += [results.parent] if results.is_file() or known else []
         elif name in found:
-            both = f"{found[name][0].parent}, {results.parent}"
-            raise UsageError(f"{path}: holds {name} twice ({both}): give one of them")
+            raise UsageError(f"{path}: holds {name} twice ({found[name][0].parent}, {results.parent}): give one")
         else:
             found[name] = results, newest
     if found and half:
@@ -110,7 +110,10 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read lighteval's details. Raises UsageError if a metric is not there, NotComparable if there are no scores."""
     rows, files = Rows(str(path), options), detail_files(path)
     said = {file: _summary(file) for own in files.values() for file in own}
-    read.check_one_model(path, (model for model, _ in said.values()))
+    read.check_one_model(path, (model for model, *_ in said.values()))
+    lacking = {task for *_, named in said.values() for task in named} - {re.sub(r"\W", "_", task) for task in files}
+    if lacking and path.is_dir():
+        raise NotComparable(f"{path}: its results name {listed(lacking)}, of which there are no details: copy them all")
     tasks = {task: list(_details(own[-1])) for task, own in files.items()}
     for task, own in files.items():
         if len(own) > 1:
@@ -129,22 +132,23 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             asked = fingerprint(*("" if part is None else str(part) for part in given))
             item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
             score = read.score_of(one["metric"], metric, where)
-            # By guessing, unless all choices are right: then they are ways to write one answer.
             right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
-            chance = right / count if right < count else 0.0
+            chance = right / count if right < count else 0.0  # if all are right, they are ways to write one answer
             rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=max(chance, guess))
     return rows.outcomes(name)
 
 
-def _summary(file: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return what lighteval's results beside the details say of the model, and how it was asked; empty if not there."""
+def _summary(file: Path) -> tuple[dict[str, Any], dict[str, str], set[str]]:
+    """Return what lighteval's results beside details say of model, settings and tasks; empty if they are not there."""
     folders = (one.with_name("results") for one in file.absolute().parents if one.name == "details")
     found = [one for root in folders for one in root.rglob(f"results_{file.stem.rpartition('_')[2]}.json")]
-    said = inner(parsed(found[0].read_bytes(), str(found[0])) if found else {}, "config_general")
+    data = parsed(found[0].read_bytes(), str(found[0])) if found else {}
+    said, scored = inner(data, "config_general"), [one for one in inner(data, "results") if "_average" not in one]
     config = {**{key: said[key] for key in _GENERAL if key in said}, **inner(said, "model_config")}
     asked = {key: config.pop(key) for key in _HOW if key in config}
     how = [one for one in inner(asked, _HOW[0]).items() if one[1] is not None and one[0] not in _OPERATION]
-    return config, {key: canonical_json(sorted(how) if key == _HOW[0] else one) for key, one in asked.items()}
+    told = {key: canonical_json(sorted(how) if key == _HOW[0] else one) for key, one in asked.items()}
+    return config, told, {re.sub(r"\W", "_", one) for one in scored if one != "all"}
 
 
 def _details(file: Path) -> Iterator[dict[str, Any]]:
@@ -159,16 +163,14 @@ def _details(file: Path) -> Iterator[dict[str, Any]]:
         metric, doc = line.get("metric", line.get("metrics")), line.get("doc")
         if not isinstance(metric, Mapping):
             raise NotComparable(f"{file}: holds no details of lighteval (metric or metrics is missing)")
-        rest = {key: value for key, value in line.items() if key not in ("metric", "metrics", "doc")}
-        yield {"doc": {**rest, **(doc if isinstance(doc, Mapping) else {})}, "metric": metric}
+        yield {"doc": {**line, **(doc if isinstance(doc, Mapping) else {})}, "metric": metric}
 
 
 def details_answers(path: Path, _options: ImportOptions) -> list[str]:
     """Return each item with its answer, sorted; none if none is stored."""
     found = []
     for task, (file, _) in nel_bundles(path).items() if path.is_dir() else ():
-        keys = ("problem_idx", "repeat", "model_response")
-        found += [[task, *map(line.get, keys)] for line in json_objects(file)]
+        found += [[task, *map(line.get, ("problem_idx", "repeat", "model_response"))] for line in json_objects(file)]
     for task, files in detail_files(path).items():
         docs = enumerate(one["doc"] for one in _details(files[-1]))
         found += [[task, at, 0, doc.get("model_response", doc.get("predictions"))] for at, doc in docs]

@@ -89,8 +89,7 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
     read.check_one_model(path, [model for model, *_ in made])
     lacking = {task for *_, tasks in made for task in tasks} - {re.sub(r"\W", "_", task) for task in dated}
     if lacking and path.is_dir():
-        text = "copy all of them, unpacked, or give one file of samples"
-        raise NotComparable(f"{path}: its summary names {listed(lacking)}, of which there are no samples: {text}")
+        raise NotComparable(f"{path}: its summary names {listed(lacking)}, of which there are no samples: copy all")
     for task, runs in dated.items():
         if len(runs) > 1:
             asked = {file: {str(_hashes(line)) for line in json_objects(file)} for _, file in sorted(runs)}
