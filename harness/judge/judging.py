@@ -21,7 +21,7 @@ from harness.judge.summaries import Comparison, Comparisons
 from harness.judge.tail_counts import Cell, cells, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
-from harness.models.compatibility import check_candidate, cross_engine_note, same_server
+from harness.models.compatibility import check_candidate, check_software, cross_engine_note, same_server
 from harness.records import TAIL_KINDS, Item, Proof, proof_from_json
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
@@ -141,6 +141,7 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
         path, proof = _identity(run, variant.name), _proof(run, variant.name)
         try:
             check_candidate(base, proof, variant, writes=writes, cross_engine=execution.cross_engine)
+            check_software(run.identities[baseline.name], run.identities[variant.name], variant.name)
         except NotComparable as error:
             raise NotComparable(f"{path}: {error}") from error
         same = _same_model(run, variant, base, proof)

@@ -564,6 +564,25 @@ def test_a_record_holds_what_is_judged(finished: Path) -> None:
     assert all(one.unit == run.unit_of[one.item_id] for one in run.of("nf4"))
 
 
+@pytest.mark.parametrize("name", ["engine", "torch"])
+def test_sides_that_another_version_answered_are_not_compared(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An upgrade between a kill and its resumption changes answers as much as int8 does; extra packages do not."""
+    run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
+    path = run / "int8" / "variant.json"
+    identity = json.loads(path.read_text(encoding="utf-8"))
+    identity["versions"]["gguf"] = "1"
+    edit_json(path, versions=identity["versions"])
+    write_manifest(RunDir(run))
+    assert call("compare", run, "--quiet") == ExitCode.FAIL
+    changed = {"engine": {"engine": "hf/6"}, "torch": {"versions": {**identity["versions"], "torch": "2.0"}}}
+    edit_json(path, **changed[name])
+    write_manifest(RunDir(run))
+    assert call("compare", run, "--quiet") == ExitCode.NOT_COMPARABLE
+    assert f"int8/variant.json: int8 answered with {name} " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
