@@ -180,21 +180,17 @@ def _summary(
     null = {"net": [one.net for one in found.null], "p": null_share(step.counts, found.null) if step else None}
     chances = {"by-divergence": list(found.by_divergence(sizes, size)), "random": list(random_set(sizes, size, -1))}
     asked = {"lost": len(chosen.lost), "kept": len(chosen.kept)}
-    names = {"run": run.experiment.name, "baseline": run.experiment.baseline.name, "candidate": name}
     figures = {"divergence": found.kl, "everything": found.everything.record(), "groups": found.ranked()}
     figures |= {"unasked": found.unasked, "frontier": [one.record() for one in found.steps], "null": null}
-    return (
-        names
-        | figures
-        | {
-            "strata": sorted(f"{slice_name}/{stratum}" for slice_name, stratum in places),
-            "asked": asked | {"lost_again": len(found.lost), "kept_again": len(found.kept)},
-            "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
-            "chosen": None if step is None else found.steps.index(step),
-            "sets": {"repaired": list(step.modules) if step else [], **chances},
-            "seconds": round(found.seconds, 1),
-        }
-    )
+    figures |= {"run": run.experiment.name, "baseline": run.experiment.baseline.name, "candidate": name}
+    return figures | {
+        "strata": sorted(f"{slice_name}/{stratum}" for slice_name, stratum in places),
+        "asked": asked | {"lost_again": len(found.lost), "kept_again": len(found.kept)},
+        "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
+        "chosen": None if step is None else found.steps.index(step),
+        "sets": {"repaired": list(step.modules) if step else [], **chances},
+        "seconds": round(found.seconds, 1),
+    }
 
 
 def check_bits(variant: Variant, bits: int | None) -> None:
@@ -284,14 +280,11 @@ def _fresh(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Varian
     """Return the run's experiment with other candidates, over its failing strata, with items of another seed."""
     failing = _failing(run.items, summary)
     asked = [(spec, [one for one in failing if one.slice == spec.key]) for spec in run.experiment.slices]
-    changes = {
-        "name": f"repair-{summary['candidate']}",
-        "description": f"{summary['candidate']} of {run.experiment.name} with modules left alone: held-out items",
-        "candidates": tuple(variants),
-        "slices": tuple(_narrowed(spec, own) for spec, own in asked if own),
-        "execution": run.experiment.execution.model_copy(update={"control": False}),
-        "seed": run.experiment.seed + SEED,
-    }
+    slices = tuple(_narrowed(spec, own) for spec, own in asked if own)
+    execution = run.experiment.execution.model_copy(update={"control": False})
+    text = f"{summary['candidate']} of {run.experiment.name} with modules left alone: held-out items"
+    changes: dict[str, Any] = {"name": f"repair-{summary['candidate']}", "candidates": tuple(variants)}
+    changes |= {"description": text, "slices": slices, "execution": execution, "seed": run.experiment.seed + SEED}
     return Experiment.model_validate(run.experiment.model_copy(update=changes).model_dump(mode="json"))
 
 

@@ -137,6 +137,7 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
         return
     base = _proof(run, baseline.name)
     writes = any(item.kind == "generate" for item in run.items)
+    read = {one.item_id: one.response.prompt_tokens for one in run.of(baseline.name)}
     for variant in (one for one in variants if one.name in run.identities):  # others were asked nothing
         path, proof = _identity(run, variant.name), _proof(run, variant.name)
         try:
@@ -144,6 +145,9 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
             check_software(run.identities[baseline.name], run.identities[variant.name], variant.name)
         except NotComparable as error:
             raise NotComparable(f"{path}: {error}") from error
+        lengths = {one.item_id: one.response.prompt_tokens for one in run.of(variant.name)}
+        if base.served is proof.served is None and (odd := [one for one in lengths if lengths[one] != read.get(one)]):
+            raise NotComparable(f"{path}: its tokenizer reads {odd[0]} as another number of tokens than the baseline's")
         same = _same_model(run, variant, base, proof)
         if variant.name == CONTROL and not same:
             raise NotComparable(f"{path}: the control is not the baseline, whose repetition it should be")
