@@ -95,18 +95,22 @@ def _localized(
     """
     from harness.damage import commands
     from harness.judge import judging
+    from harness.run.identity import check_files
+    from harness.run.plan import files_of
     from harness.store.files import read_json
     from harness.store.whole import load_run
 
     record = load_run(run)
     judgement = judging.judge(record)
-    commands.check_bits(commands.lost_variant(record, judgement, candidate)[0], bits)
+    variant, _ = commands.lost_variant(record, judgement, candidate)
+    commands.check_bits(variant, bits)
+    for one in (record.experiment.baseline, variant):
+        check_files(one, files_of(one, None), record.identities[one.name])
     say = shared.progress(options).note
     done = commands.damage_path(record, candidate)
     if not again and done.is_file() and (summary := read_json(done)).get("share") == share:
         return record, judgement, summary
-    summary = commands.localize(record, judgement, candidate, share=share, minutes=minutes, say=say)
-    return record, judgement, summary
+    return record, judgement, commands.localize(record, judgement, candidate, share=share, minutes=minutes, say=say)
 
 
 def _print(summary: dict[str, Any], options: OutputOptions) -> None:

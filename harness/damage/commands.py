@@ -1,9 +1,8 @@
 """The two commands about damage: where a finished run's candidate lost its items, and the cheapest set, proved.
 
-In a run directory ``damage-<candidate>.jsonl`` is the journal of the search, ``damage-<candidate>.json`` what it came
-to, ``damage-<candidate>.html`` the page. The proof is an ordinary run in ``repair-<candidate>``, on items that the
-search never saw: three candidates of equal bytes join the damaged one, which leave alone what the search chose, what
-divergence alone would have chosen, and random modules.
+``damage-<candidate>.jsonl`` in a run is the journal of the search, ``.json`` what it came to, ``.html`` the page. The
+proof, in ``repair-<candidate>``, is an ordinary run on items that the search never saw: candidates of equal bytes join
+the damaged one, which leave alone what the search chose, what divergence alone would have chosen, and random modules.
 """
 
 from __future__ import annotations
@@ -178,26 +177,18 @@ def _summary(
 ) -> dict[str, Any]:
     step = found.chosen(most)
     size = step.bytes if step else 0
-    return {
-        "run": run.experiment.name,
-        "baseline": run.experiment.baseline.name,
-        "candidate": name,
+    null = {"net": [one.net for one in found.null], "p": null_share(step.counts, found.null) if step else None}
+    chances = {"by-divergence": list(found.by_divergence(sizes, size)), "random": list(random_set(sizes, size, -1))}
+    asked = {"lost": len(chosen.lost), "kept": len(chosen.kept)}
+    figures = {"divergence": found.kl, "everything": found.everything.record(), "groups": found.ranked()}
+    figures |= {"unasked": found.unasked, "frontier": [one.record() for one in found.steps], "null": null}
+    figures |= {"run": run.experiment.name, "baseline": run.experiment.baseline.name, "candidate": name}
+    return figures | {
         "strata": sorted(f"{slice_name}/{stratum}" for slice_name, stratum in places),
-        "asked": {"lost": len(chosen.lost), "kept": len(chosen.kept)}
-        | {"lost_again": len(found.lost), "kept_again": len(found.kept)},
+        "asked": asked | {"lost_again": len(found.lost), "kept_again": len(found.kept)},
         "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
-        "divergence": found.kl,
-        "everything": found.everything.record(),
-        "groups": found.ranked(),
-        "unasked": found.unasked,
-        "frontier": [one.record() for one in found.steps],
         "chosen": None if step is None else found.steps.index(step),
-        "null": {"net": [one.net for one in found.null], "p": null_share(step.counts, found.null) if step else None},
-        "sets": {
-            "repaired": list(step.modules) if step else [],
-            "by-divergence": list(found.by_divergence(sizes, size)),
-            "random": list(random_set(sizes, size, -1)),
-        },
+        "sets": {"repaired": list(step.modules) if step else [], **chances},
         "seconds": round(found.seconds, 1),
     }
 
@@ -242,8 +233,7 @@ def repair(
     summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared) | {"module_bits": bits}})
     verdicts = {one.name: one.verdict for one in judged.candidates}
     cure = next((one for one in reversed(cures) if verdicts[one.name] == "pass"), cures[0])
-    entry = cure.model_dump(mode="json", exclude_defaults=True, exclude={"model"})
-    entry["quantization"] = {key: value for key, value in entry["quantization"].items() if value is not None}
+    entry = cure.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude={"model"})
     atomic_write(run.directory.path / f"{label}.yaml", yaml.safe_dump({"candidates": [entry]}, sort_keys=False))
     return summary, _EXIT_CODES.get(verdicts[cure.name], ExitCode.INCONCLUSIVE)
 
@@ -290,14 +280,11 @@ def _fresh(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Varian
     """Return the run's experiment with other candidates, over its failing strata, with items of another seed."""
     failing = _failing(run.items, summary)
     asked = [(spec, [one for one in failing if one.slice == spec.key]) for spec in run.experiment.slices]
-    changes = {
-        "name": f"repair-{summary['candidate']}",
-        "description": f"{summary['candidate']} of {run.experiment.name} with modules left alone: held-out items",
-        "candidates": tuple(variants),
-        "slices": tuple(_narrowed(spec, own) for spec, own in asked if own),
-        "execution": run.experiment.execution.model_copy(update={"control": False}),
-        "seed": run.experiment.seed + SEED,
-    }
+    slices = tuple(_narrowed(spec, own) for spec, own in asked if own)
+    execution = run.experiment.execution.model_copy(update={"control": False})
+    text = f"{summary['candidate']} of {run.experiment.name} with modules left alone: held-out items"
+    changes: dict[str, Any] = {"name": f"repair-{summary['candidate']}", "candidates": tuple(variants)}
+    changes |= {"description": text, "slices": slices, "execution": execution, "seed": run.experiment.seed + SEED}
     return Experiment.model_validate(run.experiment.model_copy(update=changes).model_dump(mode="json"))
 
 
@@ -336,20 +323,10 @@ def _held_out(proof: RunRecord, judged: Judgement, name: str, shared: int) -> di
         back = [own[one] >= before[one] for one in lost]
         rate = event_rate(back, alpha=ALPHA) if back else None
         worse, better = (sum(a[one] < b[one] for one in items) for a, b in ((chosen, own), (own, chosen)))
-        rows.append(
-            {
-                "name": candidate.name,
-                "verdict": candidate.verdict,
-                "bytes": weights[candidate.name],
-                "more": weights[candidate.name] / weights[name] - 1,
-                "score": sum(own[one] for one in items) / len(items),
-                "won": sum(back),
-                "low": None if rate is None else rate.low,
-                "high": None if rate is None else rate.high,
-                "newly_lost": sum(own[one] < before[one] for one in kept),
-                # of 'the chosen one is no better than this one': one-sided mid-p McNemar
-                "p_repaired_better": mcnemar_midp(worse, better)[1],
-            }
-        )
+        row: dict[str, Any] = {"name": candidate.name, "verdict": candidate.verdict, "bytes": weights[candidate.name]}
+        row |= {"more": row["bytes"] / weights[name] - 1, "score": sum(own[one] for one in items) / len(items)}
+        row |= {"won": sum(back), "newly_lost": sum(own[one] < before[one] for one in kept)}
+        row |= {"low": None if rate is None else rate.low, "high": None if rate is None else rate.high}
+        rows.append(row | {"p_repaired_better": mcnemar_midp(worse, better)[1]})  # one-sided, of 'it is no better'
     baseline = sum(before[one] for one in items) / len(items)
     return {"items": len(items), "seen_before": shared, "lost": len(lost), "baseline_score": baseline, "variants": rows}

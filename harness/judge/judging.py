@@ -21,7 +21,7 @@ from harness.judge.summaries import Comparison, Comparisons
 from harness.judge.tail_counts import Cell, cells, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
-from harness.models.compatibility import check_candidate, cross_engine_note, same_server
+from harness.models.compatibility import check_candidate, check_software, cross_engine_note, same_server
 from harness.records import TAIL_KINDS, Item, Proof, proof_from_json
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
@@ -137,12 +137,17 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
         return
     base = _proof(run, baseline.name)
     writes = any(item.kind == "generate" for item in run.items)
+    read = {one.item_id: one.response.prompt_tokens for one in run.of(baseline.name)}
     for variant in (one for one in variants if one.name in run.identities):  # others were asked nothing
         path, proof = _identity(run, variant.name), _proof(run, variant.name)
         try:
             check_candidate(base, proof, variant, writes=writes, cross_engine=execution.cross_engine)
+            check_software(run.identities[baseline.name], run.identities[variant.name], variant.name)
         except NotComparable as error:
             raise NotComparable(f"{path}: {error}") from error
+        lengths = {one.item_id: one.response.prompt_tokens for one in run.of(variant.name)}
+        if base.served is proof.served is None and (odd := [one for one in lengths if lengths[one] != read.get(one)]):
+            raise NotComparable(f"{path}: its tokenizer reads {odd[0]} as another number of tokens than the baseline's")
         same = _same_model(run, variant, base, proof)
         if variant.name == CONTROL and not same:
             raise NotComparable(f"{path}: the control is not the baseline, whose repetition it should be")

@@ -66,6 +66,7 @@ def make_checkpoint(
             progress("loading it to compare its answers")
             proof = _read_back(folder, method, device, work / "answers")
             shutil.rmtree(work)
+            _check(source, out, method=method, bits=bits, group_size=group_size)  # another process may have made `out`
     except KeyboardInterrupt as error:
         message = f"quantizing was interrupted; nothing was written to {out}. Start again to make it"
         raise Interrupted(message) from error

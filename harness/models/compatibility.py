@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.config.engines import UNDER_TEST
 from harness.config.methods import same_method
@@ -101,6 +102,14 @@ def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cros
     if found:
         found.append("give both the same, or set execution.cross_engine: true if that difference is the question")
     return reasons + found
+
+
+def check_software(baseline: Mapping[str, Any], own: Mapping[str, Any], name: str) -> None:
+    """Raise `NotComparable` if the engine, or a package that both used, was another when a variant answered here."""
+    before, now = ({**one["versions"], "engine": one["engine"]} for one in (baseline, own))
+    differ = [f"{one} {now[one]}, not {before[one]}" for one in sorted({*before} & {*now}) if before[one] != now[one]]
+    if differ and not (baseline["proof"].get("served") or own["proof"].get("served")):
+        raise NotComparable(f"{name} answered with {', '.join(differ)} as the baseline: ask both in another --output")
 
 
 def same_server(baseline: Proof, candidate: Proof) -> str:

@@ -10,7 +10,7 @@ from harness.config.schema import Variant
 from harness.errors import NotComparable, StoreError
 from harness.models import resolve as models
 from harness.models.calibration import calibration_overlap
-from harness.models.compatibility import check_candidate, replaced, same_server
+from harness.models.compatibility import check_candidate, check_software, replaced, same_server
 from harness.records import proof_from_json, to_json
 from harness.run.plan import Plan
 from harness.run.worker import Closed, Ready
@@ -31,28 +31,28 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     experiment, baseline = plan.experiment, plan.experiment.baseline.name
     cross_engine, control = experiment.execution.cross_engine, variant.name == CONTROL
     against = directory.recorded(baseline, "variant.json")
-    if variant.name != baseline and against is not None and experiment.execution.rehearsal is None:
-        before = proof_from_json(against["proof"])
-        writes = any(item.kind == "generate" for item in plan.items)
-        check_candidate(before, ready.proof, variant, writes=writes, cross_engine=cross_engine)
-        shown = "" if control or cross_engine or plan.allow_identical else same_server(before, ready.proof)
-        if shown:  # said before its items are asked
-            remedy = "look at the address and the model, or give --allow-identical for an A/A comparison"
-            raise NotComparable(f"{variant.name} is the baseline itself ({shown}): {remedy}")
     path = Path(plan.paths[baseline if control else variant.name])
-    if variant.engine.here and (overlaps := calibration_overlap(path, [item.prompt for item in plan.items])):
-        ids = [plan.items[at].id for at in overlaps]
-        directory.record(variant.name, "calibration.json", {"items": ids})
-        note(f"{variant.name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
-    proof = to_json(ready.proof)
     identity = {
         "weights": weights_of(variant, path),
         "engine": ready.engine_version,
         "versions": dict(ready.versions),
         "device": ready.device_name,
         **({} if ready.threads is None else {"threads": ready.threads}),
-        "proof": {key: value for key, value in proof.items() if key not in _LATER or value is not None},
+        "proof": {key: value for key, value in to_json(ready.proof).items() if key not in _LATER or value is not None},
     }
+    if variant.name != baseline and against is not None and experiment.execution.rehearsal is None:
+        before = proof_from_json(against["proof"])
+        writes = any(item.kind == "generate" for item in plan.items)
+        check_candidate(before, ready.proof, variant, writes=writes, cross_engine=cross_engine)
+        check_software(against, identity, variant.name)
+        shown = "" if control or cross_engine or plan.allow_identical else same_server(before, ready.proof)
+        if shown:  # said before its items are asked
+            remedy = "look at the address and the model, or give --allow-identical for an A/A comparison"
+            raise NotComparable(f"{variant.name} is the baseline itself ({shown}): {remedy}")
+    if variant.engine.here and (overlaps := calibration_overlap(path, [item.prompt for item in plan.items])):
+        ids = [plan.items[at].id for at in overlaps]
+        directory.record(variant.name, "calibration.json", {"items": ids})
+        note(f"{variant.name}: {len(ids)} items share a passage with its calibration texts: {ids[0]} ...")
     if (known := directory.recorded(variant.name, "variant.json")) is None:
         directory.record(variant.name, "variant.json", identity)
         return
@@ -72,6 +72,12 @@ def _lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
     if served := kept["proof"].get("served"):
         kept["proof"] = kept["proof"] | {"served": {key: value for key, value in served.items() if key != "canary"}}
     return kept
+
+
+def check_files(variant: Variant, path: Path, identity: Mapping[str, Any]) -> None:
+    """Raise NotComparable if a variant's files are no longer those that answered."""
+    if identity["weights"] != weights_of(variant, path):
+        raise NotComparable(f"{path}: was changed since {variant.name} answered from it: give another --output or name")
 
 
 def weights_of(variant: Variant, path: Path) -> str:

@@ -21,7 +21,7 @@ from harness.judge.layers import sentences
 from harness.judge.signals import control_items, unusable_strata
 from harness.models.devices import usable_cpus
 from harness.records import Item, Response, Scored, Settings, Timing
-from harness.run.identity import accept, record_cost, weights_of
+from harness.run.identity import accept, check_files, record_cost
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
 from harness.run.worker import Ask, Diverged, Job, Working
@@ -217,8 +217,8 @@ class _Run:
                 raise NotComparable(f"{self.directory.path / name / file}: {changed}: {RESTORE}")
         files = self.plan.paths.get(self.plan.experiment.baseline.name if name == CONTROL else name)
         answered = self.directory.recorded(name, "variant.json")
-        if files and answered and answered["weights"] != weights_of(variant, Path(files)):
-            raise NotComparable(f"{files}: was changed since {name} answered from it: give another --output or name")
+        if files and answered:
+            check_files(variant, Path(files), answered)
 
     def _done(self, name: str, units: Sequence[Unit]) -> set[int]:
         """Find the units with all their responses, and drop what the others left. Raises StoreError for a stranger."""

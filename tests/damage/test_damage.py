@@ -15,9 +15,10 @@ import random_models
 from lazily import lazy
 from paths import RESULTS
 
+from harness.cli import program as cli
 from harness.config.schema import KVCache, Variant
 from harness.damage.search import Journal, random_set, search
-from harness.errors import NotComparable, UsageError
+from harness.errors import ExitCode, NotComparable, UsageError
 from harness.judge import judging
 from harness.records import Item, Settings
 from harness.store.rundir import RunDir
@@ -293,6 +294,17 @@ def test_bits_that_a_method_does_not_have_are_refused_before_the_search(demo):
     commands.check_bits(quanto, 8)
     with pytest.raises(UsageError, match=r"quanto-int4 cannot keep single modules at 3 bits: give one of \[2, 4, 8\]"):
         commands.check_bits(quanto, 3)
+
+
+@pytest.mark.parametrize("words", [["localize"], ["repair"]])
+def test_another_build_in_the_place_of_a_model_is_not_searched(words, demo, monkeypatch, tmp_path, capsys):
+    """What the run lost was lost with other weights, so neither the search nor the proof would be about it."""
+    run, _ = demo
+    weights = {"bf16": run.identities["bf16"]["weights"], "nf4": "made again"}
+    monkeypatch.setattr("harness.run.plan.files_of", lambda variant, _: tmp_path / variant.name)
+    monkeypatch.setattr("harness.run.identity.weights_of", lambda variant, _: weights[variant.name])
+    assert cli._run([*words, str(RESULTS / "demo-cpu"), "nf4", "--quiet"]) == ExitCode.NOT_COMPARABLE
+    assert f"{tmp_path / 'nf4'}: was changed since nf4 answered from it" in capsys.readouterr().err
 
 
 NAMED = """

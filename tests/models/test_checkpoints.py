@@ -156,6 +156,22 @@ def test_what_is_there_is_not_overwritten(plain, tmp_path):
         make(plain, tmp_path / "out")
 
 
+def test_what_another_process_made_meanwhile_is_not_taken_for_it(plain, tmp_path, monkeypatch):
+    """It may be another method or other bits: its folder stays, and this call does not say that it made it."""
+
+    def meanwhile(_source, work, _options, _say):
+        work.mkdir()
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "config.json").write_text("{}")
+
+    monkeypatch.setattr("harness.models.checkpoints._quantize", meanwhile)
+    monkeypatch.setattr("harness.models.checkpoints._read_back", lambda *_: None)
+    with pytest.raises(UsageError, match="is there already"):
+        make(plain, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "config.json").read_text() == "{}"
+
+
 def test_a_quantized_model_is_not_quantized_again(plain, tmp_path):
     """The message asks for the model that it was made from."""
     (tmp_path / "q").mkdir()

@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import making
 import pytest
@@ -562,6 +563,40 @@ def test_a_record_holds_what_is_judged(finished: Path) -> None:
     assert set(run.unit_of) == set(run.look_of) == {item.id for item in run.items}
     assert {name: len(run.of(name)) for name in run.answers} == {"bf16": 100, "control": 100, "nf4": 100}
     assert all(one.unit == run.unit_of[one.item_id] for one in run.of("nf4"))
+
+
+def test_a_candidate_that_read_the_prompts_otherwise_is_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A merge or a special token that its tokenizer lacks may be in no probe text, and is in the prompts."""
+    run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
+
+    def longer(at: int, line: dict[str, Any]) -> None:
+        line["response"]["prompt_tokens"] += at == 1
+
+    making.rewrite(answers(run), longer)
+    write_manifest(RunDir(run))
+    assert call("compare", run, "--quiet") == ExitCode.NOT_COMPARABLE
+    assert "nf4/variant.json: its tokenizer reads quantcliff_lookup/" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["engine", "torch"])
+def test_sides_that_another_version_answered_are_not_compared(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An upgrade between a kill and its resumption changes answers as much as int8 does; extra packages do not."""
+    run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
+    path = run / "int8" / "variant.json"
+    identity = json.loads(path.read_text(encoding="utf-8"))
+    identity["versions"]["gguf"] = "1"
+    edit_json(path, versions=identity["versions"])
+    write_manifest(RunDir(run))
+    assert call("compare", run, "--quiet") == ExitCode.FAIL
+    changed = {"engine": {"engine": "hf/6"}, "torch": {"versions": {**identity["versions"], "torch": "2.0"}}}
+    edit_json(path, **changed[name])
+    write_manifest(RunDir(run))
+    assert call("compare", run, "--quiet") == ExitCode.NOT_COMPARABLE
+    assert f"int8/variant.json: int8 answered with {name} " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
