@@ -109,10 +109,8 @@ def since(history: History, name: str | None = None, after: int | None = None) -
     left_out += [f"{one.variant} in {one.slice}/{one.stratum}" for one in lost if one.gating]
     # By something else than a stratum or a rate, such as the pooled difference or the length of its thoughts.
     shown = {one.variant for one in found if one.regressed and one.gating}
-    failed = {row[0] for row in history.rows(_SQL["words"], before, after)} - shown
-    whole = [
-        Move(one, "all", "all", "verdict", gating=True, gate=("pass", "fail"), verdict="fail") for one in sorted(failed)
-    ]
+    failed = sorted({row[0] for row in history.rows(_SQL["words"], before, after)} - shown)
+    whole = [Move(one, "all", "all", "verdict", gating=True, gate=("pass", "fail"), verdict="fail") for one in failed]
     loosened = tuple(row[0] for row in history.rows(_SQL["loosened"], before, after))
     return Since(name, (*([] if left_out else whole), *found), tuple(left_out), loosened)
 

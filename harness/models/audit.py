@@ -195,6 +195,5 @@ def run_once(model: Any, what: str) -> tuple[str, int]:
         for hook in hooks:
             hook.remove()
     if not bool(torch.isfinite(logits).all()) or bool((logits == logits.flatten()[0]).all()):
-        text = "answers NaN, infinity, or every token alike, to a few tokens"
-        raise ModelError(f"{what}: {text}; its weights are damaged")
+        raise ModelError(f"{what}: answers NaN, infinity or every token alike to a few tokens; its weights are damaged")
     return "+".join(sorted(seen)), int(logits.shape[-1])

@@ -1,7 +1,7 @@
 """What is printed before a run: its plan, the baseline's signal, the slices that ship."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -60,12 +60,10 @@ def plan_json(plan: Plan, rate: float | None = None) -> dict[str, Any]:
         "looks": experiment.execution.looks,
         "idle_share": {count: round(share, 3) for count, share in shares.items()},
         "notes": list(plan.notes),
-        "traces": dataclasses.asdict(plan.tracing),
-        "power": [dataclasses.asdict(row) for row in plan.power],
-        "routes": [
-            dataclasses.asdict(one) | {"hours": _hours(plan, one.expected, rate, one.pool)} for one in _routes(plan)
-        ],
-        "tail_events": [dataclasses.asdict(row) for row in event_power(experiment, plan.items)],
+        "traces": asdict(plan.tracing),
+        "power": [asdict(row) for row in plan.power],
+        "routes": [asdict(one) | {"hours": _hours(plan, one.expected, rate, one.pool)} for one in _routes(plan)],
+        "tail_events": [asdict(row) for row in event_power(experiment, plan.items)],
     }
 
 
@@ -137,7 +135,7 @@ def _routes(plan: Plan) -> list[Route]:
     if design is None:
         return []
     found = _routes_of(design)
-    layered = layered_route(plan.experiment, plan.items, dataclasses.replace(design, looks=1)) if found else None
+    layered = layered_route(plan.experiment, plan.items, replace(design, looks=1)) if found else None
     return [*found, *([layered] if layered else [])]
 
 
@@ -194,7 +192,7 @@ def _settings(one: Route) -> str:
 
 def signals_json(found: Sequence[Signal]) -> dict[str, Any]:
     """Return one JSON object: every stratum, and whether each gating one can show damage."""
-    return {"signal": not blind_gating(found), "strata": [dataclasses.asdict(one) for one in found]}
+    return {"signal": not blind_gating(found), "strata": [asdict(one) for one in found]}
 
 
 def blind_gating(found: Sequence[Signal]) -> list[Signal]:
@@ -232,7 +230,7 @@ def _chosen(name: str | None) -> list[SliceInfo]:
 
 def slices_json(name: str | None) -> dict[str, Any]:
     """Return one JSON object with everything the descriptions say."""
-    return {"slices": [dataclasses.asdict(info) for info in _chosen(name)]}
+    return {"slices": [asdict(info) for info in _chosen(name)]}
 
 
 def print_slices(name: str | None, console: Console) -> None:
