@@ -131,22 +131,23 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
     variants = [one for one in (baseline, *control, *run.experiment.candidates) if one.name not in run.failures]
     for one in variants:
         if one.name not in run.identities and (one is baseline or _asked(run, one.name, unasked(run))):
-            text = "is missing, so nothing shows what answered: give `quantcliff run` again"
-            raise Incomplete(f"{_identity(run, one.name)}: {text}")
+            raise Incomplete(f"{_identity(run, one.name)}: is missing: give the same `quantcliff run` command again")
     if execution.rehearsal is not None or baseline.name in run.failures:
         return
     base = _proof(run, baseline.name)
     writes = any(item.kind == "generate" for item in run.items)
     read = {one.item_id: one.response.prompt_tokens for one in run.of(baseline.name)}
+    one_engine = base.served is None and not execution.cross_engine
     for variant in (one for one in variants if one.name in run.identities):  # others were asked nothing
         path, proof = _identity(run, variant.name), _proof(run, variant.name)
         try:
             check_candidate(base, proof, variant, writes=writes, cross_engine=execution.cross_engine)
-            check_software(run.identities[baseline.name], run.identities[variant.name], variant.name)
+            if one_engine:
+                check_software(run.identities[baseline.name], run.identities[variant.name], variant.name)
         except NotComparable as error:
             raise NotComparable(f"{path}: {error}") from error
         lengths = {one.item_id: one.response.prompt_tokens for one in run.of(variant.name)}
-        if base.served is proof.served is None and (odd := [one for one in lengths if lengths[one] != read.get(one)]):
+        if one_engine and (odd := [one for one in lengths if lengths[one] != read.get(one)]):
             raise NotComparable(f"{path}: its tokenizer reads {odd[0]} as another number of tokens than the baseline's")
         same = _same_model(run, variant, base, proof)
         if variant.name == CONTROL and not same:

@@ -44,7 +44,8 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
         before = proof_from_json(against["proof"])
         writes = any(item.kind == "generate" for item in plan.items)
         check_candidate(before, ready.proof, variant, writes=writes, cross_engine=cross_engine)
-        check_software(against, identity, variant.name)
+        if ready.proof.served is None and not cross_engine:
+            check_software(against, identity, variant.name)
         shown = "" if control or cross_engine or plan.allow_identical else same_server(before, ready.proof)
         if shown:  # said before its items are asked
             remedy = "look at the address and the model, or give --allow-identical for an A/A comparison"
