@@ -23,6 +23,7 @@ from harness.store.units import Unit
 # Version of the layout, in run.json. Runs without one were made before lines had a check, a unit, a look, the metric
 # that is the score, and the right choice.
 SCHEMA = 2
+SCORERS = 1  # in run.json, too: raised whenever an answer may get another score (see tests/suite/test_scorers.py)
 ITEMS = "items"  # the folder of the items, which their lines are sealed to
 
 
@@ -75,15 +76,14 @@ class RunDir:
         the results of another config, or other files.
         """
         # The other shards may begin at the same time: each writes the same files whole, and run.json last.
-        recorded = {**plan, "schema": SCHEMA, "shards": shard.count}
+        recorded = {**plan, "schema": SCHEMA, "scorers": SCORERS, "shards": shard.count}
         with explained(self.path, "read"):
             names = {path.name for path in self.path.iterdir()} if self.path.is_dir() else set()
         strangers = sorted(name for name in names if name not in {"shards", ITEMS} and not name.startswith(".run."))
         if "run.json" in names:
             self._same_plan(recorded)
         elif strangers:
-            text = f"holds {', '.join(strangers[:3])} but no run.json: it is not a run"
-            raise StoreError(f"{self.path}: {text}; give another --output")
+            raise StoreError(f"{self.path}: holds {', '.join(strangers[:3])} but no run.json: give another --output")
         place = {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
         by_slice: dict[str, list[str]] = defaultdict(list)
         for item in items:
@@ -96,9 +96,9 @@ class RunDir:
 
     def _same_plan(self, plan: Mapping[str, Any]) -> None:
         """Refuse another plan than the one that is there, naming what differs down to the config's key."""
-        there = read_json(self.path / "run.json")
+        there = {"scorers": SCORERS} | read_json(self.path / "run.json")  # older runs do not say it
         changed = sorted(key for key in plan if canonical_json(there.get(key)) != canonical_json(plan[key]))
-        if there.get("schema", 0) != SCHEMA:
+        if there.get("schema", 0) != SCHEMA or "scorers" in changed:
             text = "was made by another version of quantcliff: it can be judged but not continued"
             raise StoreError(f"{self.path}: {text}; give another --output or name")
         if "shards" in changed:
