@@ -178,7 +178,7 @@ def _summary(
     step = found.chosen(most)
     size = step.bytes if step else 0
     null = {"net": [one.net for one in found.null], "p": null_share(step.counts, found.null) if step else None}
-    chances = {"by-divergence": list(found.by_divergence(sizes, size)), "random": list(random_set(sizes, size, -1))}
+    rivals = {"by-divergence": list(found.by_divergence(sizes, size)), "random": list(random_set(sizes, size, -1))}
     asked = {"lost": len(chosen.lost), "kept": len(chosen.kept)}
     figures = {"divergence": found.kl, "everything": found.everything.record(), "groups": found.ranked()}
     figures |= {"unasked": found.unasked, "frontier": [one.record() for one in found.steps], "null": null}
@@ -188,7 +188,7 @@ def _summary(
         "asked": asked | {"lost_again": len(found.lost), "kept_again": len(found.kept)},
         "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
         "chosen": None if step is None else found.steps.index(step),
-        "sets": {"repaired": list(step.modules) if step else [], **chances},
+        "sets": {"repaired": list(step.modules) if step else [], **rivals},
         "seconds": round(found.seconds, 1),
     }
 

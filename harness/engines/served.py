@@ -78,7 +78,7 @@ class ServedEngine(EngineBase):
         self._form, self._offset, self._logprob_method = form, offset, way
         self._build = {"fingerprint": answer.fingerprint, "model": answer.model}
         self._ends = FINISHED | ({answer.finish} & {""})
-        # Counting does not end after so few tokens: a server that does not say "length" here may never do so.
+        # The first question asks to count, so its answer is cut: a server that says "stop" of it may always do so.
         cut = (answer.output_tokens or len(encoder.encode(answer.text))) >= server_probe.ANSWER_TOKENS
         self._silent = cut and answer.finish != "length"
         served |= {"version": version or served.get("version", ""), "prompts": form.prompts}

@@ -148,7 +148,7 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
             raise NotComparable(f"{path}: {error}") from error
         lengths = {one.item_id: one.response.prompt_tokens for one in run.of(variant.name)}
         if one_engine and (odd := [one for one in lengths if lengths[one] != read.get(one)]):
-            raise NotComparable(f"{path}: its tokenizer reads {odd[0]} as another number of tokens than the baseline's")
+            raise NotComparable(f"{path}: {odd[0]} has other tokens than for the baseline: give both one tokenizer")
         same = _same_model(run, variant, base, proof)
         if variant.name == CONTROL and not same:
             raise NotComparable(f"{path}: the control is not the baseline, whose repetition it should be")

@@ -109,7 +109,7 @@ def check_software(baseline: Mapping[str, Any], own: Mapping[str, Any], name: st
     before, now = ({**one["versions"], "engine": one["engine"]} for one in (baseline, own))
     differ = [f"{one} {now[one]}, not {before[one]}" for one in sorted({*before} & {*now}) if before[one] != now[one]]
     if differ:
-        raise NotComparable(f"{name} answered with {', '.join(differ)} as the baseline: ask both in another --output")
+        raise NotComparable(f"{name} answered with {', '.join(differ)} as the baseline: run both in another --output")
 
 
 def same_server(baseline: Proof, candidate: Proof) -> str:

@@ -99,7 +99,7 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
     call = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **count(certificate, given)}
     judged = judge_calls(certificate, calls_of(path, certificate, endpoint, call), given, endpoint)
     if refused and judged.verdict == "same":  # no noise: the run has an answer to each
-        judged = dataclasses.replace(judged, verdict="inconclusive", reasons=(f"it refuses {refused} of the items",))
+        judged = dataclasses.replace(judged, verdict="inconclusive", reasons=(f"{refused} items refused or too long",))
     return dataclasses.replace(judged, reasons=(*judged.reasons, *notes))
 
 
