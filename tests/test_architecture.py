@@ -69,7 +69,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
         "suite.templates",
         "suite.toolkit.haystack",
     ),
-    "lm_eval": ("engines.lm_eval", "engines.registry", "run.lm_eval_model", "suite.scorer", "suite.tasks"),
+    "lm_eval": ("engines.lm_eval", "engines.registry", "suite.scorer", "suite.tasks"),
     "datasets": ("suite.tasks",),
 }
 """Which modules import what is heavy. All others judge, plan and report on a laptop without these packages."""
@@ -179,7 +179,6 @@ def test_heavy_packages_are_imported_exactly_where_named(package: str):
 HEAVY_BELOW = {
     "__main__",
     "models.checkpoints",
-    "run.lm_eval_model",
     "run.preload",
 }
 """Modules that import what imports torch."""

@@ -1,4 +1,4 @@
-"""``lm_eval --model quantcliff``: lm_eval's own tasks and command line, with our engine underneath."""
+"""`scripts/lm_eval_model.py`: lm_eval's own tasks and command line, with our engine underneath."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 import engine_models as tiny
 import pytest
-from paths import TASKS
+from paths import SCRIPTS, TASKS
+
+sys.path.insert(0, str(SCRIPTS))
 
 DOCUMENTS = [
     {"question": f"{tiny.STORY}What is {n} plus 3?", "choices": [" 4", " Paris is", " 7381"], "answer": n % 3}
@@ -82,8 +84,7 @@ def evaluated(lm: Any, tasks: Path) -> dict[str, Any]:
 def test_every_kind_of_task_scores_as_with_hf(family, tasks):
     """Choices, free text and rolling log-likelihood give lm_eval's `hf` numbers and responses."""
     from lm_eval.models.huggingface import HFLM
-
-    from harness.run.lm_eval_model import QuantcliffLM
+    from lm_eval_model import QuantcliffLM
 
     both = [
         evaluated(kind(pretrained=tiny.model(family), tokenizer=tiny.tokenizer(), batch_size=2), tasks)
@@ -103,8 +104,7 @@ def test_what_the_engine_does_not_know_goes_lm_evals_way():
     """A repetition penalty is answered by lm_eval's own loop, with its own answer."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
-
-    from harness.run.lm_eval_model import QuantcliffLM
+    from lm_eval_model import QuantcliffLM
 
     arguments = {"until": ["zz"], "max_gen_toks": 10, "do_sample": False, "repetition_penalty": 3.0}
     asked = [Instance("generate_until", {}, (tiny.STORY, dict(arguments)), 0)]
@@ -117,7 +117,7 @@ def test_what_the_engine_does_not_know_goes_lm_evals_way():
 
 @pytest.mark.slow
 def test_the_command_line_knows_the_model(tiny_llama, tmp_path, monkeypatch):
-    """`python -m harness.run.lm_eval_model` is lm_eval's command line with `--model quantcliff`.
+    """`python scripts/lm_eval_model.py` is lm_eval's command line with `--model quantcliff`.
 
     Given a task of ours with `--include_path`, it prints the score of lm_eval's own `hf` model.
     """
@@ -129,8 +129,7 @@ def test_the_command_line_knows_the_model(tiny_llama, tmp_path, monkeypatch):
     arguments += ["--include_path", str(TASKS), "--tasks", "quantcliff_cldr_choice", "--metadata", '{"items": 2}']
     arguments += ["--apply_chat_template", "--output_path", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["lm_eval_model", *arguments])
-    monkeypatch.delitem(sys.modules, "harness.run.lm_eval_model", raising=False)
-    runpy.run_module("harness.run.lm_eval_model", run_name="__main__")
+    runpy.run_path(str(SCRIPTS / "lm_eval_model.py"), run_name="__main__")
     (written,) = (tmp_path / "out").rglob("results_*.json")
     results = json.loads(written.read_text())
     assert results["config"]["model"] == "quantcliff"

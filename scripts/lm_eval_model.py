@@ -1,6 +1,6 @@
 """Our engine as an lm_eval model, ``quantcliff``, with the arguments of lm_eval's own ``hf``.
 
-Run as a program it is lm_eval's command line with the model registered; from Python, call `register` first.
+`python scripts/lm_eval_model.py --model quantcliff ...` takes the options of lm_eval's command line; in Python call `register`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ SAMPLED_BY_US = frozenset({"do_sample", "temperature", "top_p", "until", "max_ge
 ROWS = 64  # rows at once where lm_eval is asked to find out by itself
 
 
-class QuantcliffLM(HFLM):  # type: ignore[misc]  # lm_eval comes untyped
+class QuantcliffLM(HFLM):
     """lm_eval's ``hf`` model with its two inner loops replaced.
 
     Takes every argument of `HFLM`, and `batch_tokens`: the largest batch in padded tokens. Encoder-decoder models, and
