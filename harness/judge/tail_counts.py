@@ -4,6 +4,7 @@ With several samples of an item, it is an event where any sample of the candidat
 baseline does. Late answers, later than `policy.latency` where the baseline's was not, are counted like other signs.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,9 @@ TOKENS_LONGER = 64
 Source: own. Limits: a candidate that reasons longer and is right is an event too; where the token limit is near the
 baseline's length nothing can blow up, and "truncated" says it.
 """
+
+_LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters
+_REQUEST = re.compile(r"(?=\S*\d)\S{8,}")  # the number or time of a request
 
 
 @dataclass(slots=True)
@@ -140,3 +144,23 @@ def with_late(
         return replace(one, signs={**one.signs, **late})
 
     return [[marked(one, own) for one in side] for side, own in zip(sides, timed, strict=True)]
+
+
+def errors_in_words(sides: Iterable[Iterable[Scored]]) -> dict[str, str]:
+    """Give each item that the first side's server answered with an error, as the text of its answer, to that text.
+
+    Definition: a whole answer, numbers of requests aside, that comes `_LEAST` times or more, is never right, and that
+    one of the other sides gives less than half as often. Source: own.
+    """
+    found: list[dict[str, list[Scored]]] = []
+    for answers in sides:
+        found.append(defaultdict(list))
+        for one in answers:
+            if isinstance(one.response, Generation) and one.response.finish != "length":
+                found[-1][_REQUEST.sub("...", one.response.text.strip())].append(one)
+    errors = dict[str, str]()
+    for text, own in found[0].items() if len(found) > 1 else ():
+        known = min(len(other.get(text, ())) for other in found[1:])
+        if len(own) >= 2 * known + _LEAST and len(text) >= _SHORTEST and not any(one.score for one in own):
+            errors |= {one.item_id: text for one in own}
+    return errors

@@ -124,6 +124,22 @@ def test_a_served_candidate_is_gated_like_any_other(
     assert "sesame-9f3a" not in said.out + said.err
 
 
+def test_errors_of_the_baselines_server_in_words_hide_no_loss(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
+) -> None:
+    """As the text of an answer they would be wrong answers, next to which the candidate loses nothing."""
+    failing = Answers(dict(known["sound"].by_ids))
+    for number, (key, lost) in enumerate(known["lossy"].by_ids.items()):
+        if lost["text"].endswith("-1"):
+            said = f" Service unavailable, please retry request {number:x}-4f2a-{number + 5:08x}"
+            failing.by_ids[key] = {**lost, "text": said}
+    with served(failing, model="full") as one, served(known["lossy"], model="small") as other:
+        data = config(tiny_llama, endpoint(one), endpoint(other), execution={"control": False})
+        assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
+    text = "full answered 20 items with 'Service unavailable, please retry request ...'"
+    assert text in (tmp_path / "trial" / "report.md").read_text()
+
+
 @pytest.mark.parametrize("how", ["a second name", "the same name"])
 def test_a_name_that_is_declared_quantized_and_answers_as_the_baseline_is_refused(
     tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
