@@ -294,6 +294,16 @@ def test_quotes_that_swallow_rows_are_refused_with_their_line(tmp_path, rows):
         load(csv_of(tmp_path / "a.csv", "item,score", rows))
 
 
+def test_quotes_of_texts_in_a_tsv_that_swallow_rows_are_refused(tmp_path):
+    """Many tools write TSV without quoting: two texts, one begins with a quote and one ends with it."""
+    rows = ['a\t1\t"Good evening', "b\t0\tHe left.", 'c\t1\tI am here."', "d\t1\tEnd."]
+    path = csv_of(tmp_path / "a.csv", "item\tscore\ttext", rows).rename(tmp_path / "a.tsv")
+    with pytest.raises(UsageError, match=r"a\.tsv: line 4: a quoted cell holds whole rows \('Good evening"):
+        load(path)
+    rows = ['a\t1\t"def f():\n\treturn 1\n\tpass"', 'b\t0\t"x\ty"']
+    assert load(csv_of(path, "item\tscore\ttext", rows)).items == ("a", "b")
+
+
 @pytest.mark.parametrize(("cell", "read"), [('"a, b"', 1), ('"say ""x"""', 1), ('a"b', 41)])
 def test_rows_are_read_one_by_one_only_where_a_quote_is_astray(tmp_path, monkeypatch, cell, read):
     """Python's csv module is several times slower than pyarrow: of well quoted cells it reads the header alone."""

@@ -122,6 +122,10 @@ def _csv_rows(path: Path) -> Iterator[list[str]]:
                 width = width or len(row)
                 if len(row) != width:
                     raise UsageError(f"{path}: line {reader.line_num} has {len(row)} entries, the header {width}")
+                for cell in row if _delimiter(path) == "\t" else ():
+                    if "\t" in cell and cell.count("\t") == cell.count("\n") * (width - 1):
+                        begin = f"a quoted cell holds whole rows ({cell[:40]!r} ...)"
+                        raise UsageError(f"{path}: line {reader.line_num}: {begin}: write a quote in a text as two")
                 yield row
         except UnicodeDecodeError as error:
             raise not_utf8(path) from error
@@ -138,7 +142,7 @@ def _csv(path: Path, wanted: Sequence[str]) -> Any:
 
     rows = _csv_rows(path)
     _check_known(path, wanted, next(rows))
-    if not _well_quoted(path):
+    if _delimiter(path) == "\t" or not _well_quoted(path):
         deque(rows, maxlen=0)  # this raises at the line of the fault
     parse = arrow_csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True)
     kinds = dict.fromkeys(wanted, lib.string())
