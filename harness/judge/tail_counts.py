@@ -156,7 +156,8 @@ def errors_in_words(sides: Iterable[Iterable[Scored]]) -> dict[str, str]:
     for answers in sides:
         found.append(defaultdict(list))
         for one in answers:
-            if isinstance(one.response, Generation) and one.response.finish != "length":
+            refused = one.signs is not None and one.signs.get("refusal")  # that is the model's own
+            if isinstance(one.response, Generation) and one.response.finish != "length" and not refused:
                 found[-1][_REQUEST.sub("...", one.response.text.strip())].append(one)
     errors = dict[str, str]()
     for text, own in found[0].items() if len(found) > 1 else ():

@@ -13,7 +13,7 @@ from making import judged, stratum
 from harness.config.schema import Policy
 from harness.errors import StatisticsError
 from harness.judge.rules import Rules, SliceRules
-from harness.judge.tail_counts import Cell, cells, with_late
+from harness.judge.tail_counts import Cell, cells, errors_in_words, with_late
 from harness.judge.tolerances import judge_rates, unmatched_tolerances
 from harness.records import TAIL_KINDS, Generation, Item, Scored, Unanswered
 from harness.stats.events import _p_low, event_rate, items_to_decide_rate, items_without_event
@@ -365,3 +365,26 @@ def test_a_tolerance_of_lateness_needs_times(figures: dict[str, Any], kind: str,
     rules = Rules(Policy(latency=limits, tail_events={kind: 0.05}))
     found = [one for one in judge_rates(cells(items, before, after, [*limits, "empty"]), rules) if one.tolerance]
     assert [one.verdict for one in found] == [verdict]
+
+
+def _said(texts: list[str], *, score: float = 0.0, finish: Any = "eos", **signs: bool) -> list[Scored]:
+    return [
+        Scored(f"t/{at}", "d", 0, score, {}, Generation(f"t/{at}", text, (1,), finish, 3), signs=signs)
+        for at, text in enumerate(texts)
+    ]
+
+
+def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidates() -> None:
+    """A text that comes five times, or once with another request number each time, is one if a candidate is well."""
+    busy = [f"The model is overloaded (request 7f3a-{at:05d})" for at in range(6)]
+    well = _said([f"The answer is {at}" for at in range(6)])
+    assert set(errors_in_words([_said(busy), well]).values()) == {"The model is overloaded (request ..."}
+    assert set(errors_in_words([_said(busy), well])) == {f"t/{at}" for at in range(6)}
+    assert errors_in_words([_said(busy), _said(busy), well])  # one candidate that is well is enough
+    assert not errors_in_words([_said(busy[:4]), well])
+    assert not errors_in_words([_said(["I do not"] * 6), well])  # too short to be told from a label
+    assert not errors_in_words([_said(["The answer is B"] * 6), _said(["The answer is B"] * 3)])
+    assert not errors_in_words([_said(busy[:5]) + _said(busy[5:], score=1.0), well])
+    assert not errors_in_words([_said(busy, finish="length"), well])
+    assert not errors_in_words([_said(busy, refusal=True), well])
+    assert not errors_in_words([_said(busy)])
