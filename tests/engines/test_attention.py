@@ -50,6 +50,15 @@ def test_the_numbers_are_those_of_repeated_keys_and_values(group, tokens, keys, 
         assert torch.equal(found, theirs)
 
 
+@pytest.mark.parametrize("said", [0, 1, 3, 32])
+def test_the_heads_of_the_keys_say_the_group_whatever_the_config_says(said):
+    """A model with latent keys (MLA) has as many key heads as query heads, and a config that may say anything."""
+    query, key, value, seen = inputs("float32", 4, 8, 90, "truth values")
+    expected, _ = attention.grouped_sdpa(SimpleNamespace(num_key_value_groups=4), query, key, value, seen)
+    found, _ = attention.grouped_sdpa(SimpleNamespace(num_key_value_groups=said), query, key, value, seen)
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("tokens", [8, 64])
 def test_keys_and_values_are_read_once_a_group(tokens, monkeypatch):
     """The product sees the key heads that the cache holds, and as many query rows as the group has heads."""

@@ -42,8 +42,10 @@ def grouped_sdpa(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
 ) -> tuple[Tensor, Any]:
     """Return the attention of a layer as `sdpa` of transformers does, which computes everything but the case above."""
-    group = getattr(module, "num_key_value_groups", 1)
     rows, heads, tokens, size = query.shape
+    group = max(
+        1, heads // key.shape[1]
+    )  # not `num_key_value_groups`: with latent keys a config may say anything there
     masked = attention_mask is not None and attention_mask.ndim == 4 and attention_mask.shape[1] == 1  # noqa: PLR2004
     unknown = any(more.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
     scaling, unknown = more.get("scaling"), unknown or bool(more.get("dropout"))

@@ -33,7 +33,7 @@ SLOWER = {
     "own": "; answers grow on the model's own state",
     "none": "; every step reads everything again, which is slow",
 }
-FOREIGN = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, StopIteration)
+FOREIGN = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, StopIteration, ArithmeticError)
 """What models raise for arguments that are not theirs."""
 
 
