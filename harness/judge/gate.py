@@ -122,7 +122,7 @@ def _sentence(one: _Gate) -> str:
 
 
 def _control_failures(comparisons: Comparisons, control: CandidateVerdict | None, rules: Rules) -> list[str]:
-    """Return where the baseline differs from itself by more than is allowed: scores, either way, and tail events."""
+    """Return where the baseline differs from itself by more than is allowed: scores, what it answers, tail events."""
     found = []
     for one in (comparisons.control, comparisons.control_reversed):
         if one is None:
@@ -135,6 +135,10 @@ def _control_failures(comparisons: Comparisons, control: CandidateVerdict | None
         if failing := [f"{each.slice}/{each.stratum}" for each, own in pairs if each.gating and own.verdict == "fail"]:
             text = f"the baseline differs from itself by more than the margin in {', '.join(failing)} (A/A control)"
             found.append(f"{text}: {_BATCHED}, so no difference here can be trusted")
+        held = [each for each in one.strata if each.excessive and (each.gating or rules.tolerances(*each.place))]
+        if places := ", ".join(f"{each.slice}/{each.stratum}" for each in held):
+            text = f"the baseline and its A/A control did not answer the same items of {places}"
+            found.append(f"{text}, so no difference here can be trusted: find out what was refused, and run it again")
     rates = () if control is None else control.tail_events
     if places := ", ".join(f"{one.kind} in {one.slice}/{one.stratum}" for one in rates if one.verdict == "fail"):
         text = f"the baseline has more tail events against itself than are tolerated ({places}; A/A control)"

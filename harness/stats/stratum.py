@@ -54,7 +54,7 @@ class PairedResult:
         found = items_to_decide(counts.lost, counts.gained, counts.n, self.margin, self.alpha, unit=counts.unit)
         if found is None or counts.sources >= self.n:
             return found if found is None else max(found, 1)
-        # Sources enough to have shown one that breaks, see `_Test._unseen_p`.
+        # Sources enough to have shown one that breaks, see `units.broken_p`.
         distance = abs(self.delta + self.margin)
         worst = 1.0 + math.copysign(1.0, self.delta + self.margin) * self.delta
         needed = math.log(self.alpha) / math.log1p(-distance / worst) if distance < worst else 1.0
@@ -163,40 +163,26 @@ class _Test:
 
     counts: EffectiveCounts
     delta: float
-    unseen: bool = False  # whether broken sources may go unseen
+    data: units.Units | None = None  # of which a part may break; None for right-or-wrong items of their own
     law: units.Studentised | units.SignFlips | None = None
 
     def mirrored(self) -> _Test:
         """Swap the sides."""
         counts = replace(self.counts, lost=self.counts.gained, gained=self.counts.lost)
-        return replace(self, counts=counts, delta=-self.delta, law=self.law and self.law.mirrored())
+        data = self.data and replace(self.data, sums=-self.data.sums)
+        return replace(self, counts=counts, delta=-self.delta, data=data, law=self.law and self.law.mirrored())
 
     def p_value(self, null: float) -> float:
         one = self.counts
         score = score_p(one.lost, one.gained, one.n, null, "greater", df=one.df)
         resampled = 0.0 if self.law is None else self.law.p_value(null)
-        return max(score, resampled, self._unseen_p(null)) if self.unseen else score
+        return max(score, resampled, units.broken_p(self.data, null)) if self.data else score
 
     def limit(self, alpha: float) -> float:
         one = self.counts
-        found = [score_limit(one.lost, one.gained, one.n, alpha, "low", df=one.df)]
-        if self.law is not None:
-            found.append(self.law.limit(alpha))
-        if self.unseen:  # the inverse of `_unseen_p`
-            found.append(self.delta - (1.0 - math.pow(alpha, 1.0 / one.sources)) * (1.0 + self.delta))
-        return min(found)
-
-    def _unseen_p(self, null: float) -> float:
-        """Return how likely a share of broken sources, large enough to move delta to `null`, is to go unseen.
-
-        In a source that breaks all items go to -1. A share e of such sources moves the mean from delta to
-        delta - e (1 + delta) = null, and k sources show none of them with chance (1 - e)^k. The rule of three is the
-        case delta = 0 (Hanley and Lippman-Hand 1983, JAMA 249:1743-1745).
-        """
-        if null >= self.delta:
-            return 1.0
-        share = (self.delta - null) / (1.0 + self.delta)
-        return math.pow(1.0 - share, self.counts.sources) if share < 1.0 else 0.0
+        score = score_limit(one.lost, one.gained, one.n, alpha, "low", df=one.df)
+        resampled = score if self.law is None else self.law.limit(alpha)
+        return min(score, resampled, units.broken_limit(self.data, alpha)) if self.data else score
 
     def result(
         self, margin: float, alpha: float, mid: Sequence[float], method: str, effect: float | None = None, **seen: int
@@ -235,7 +221,7 @@ def _judge_units(
         method += f" and studentised {'cluster ' if data.clustered else ''}bootstrap"
     elif (law := units.transformed(data, counts.df)) is not None:
         method += f" and {'cluster ' if data.clustered else ''}t without skewness"
-    test, (worse, better) = _Test(counts, data.delta, unseen=True, law=law), units.sign_flip_p(data, rng)
+    test, (worse, better) = _Test(counts, data.delta, data, law), units.sign_flip_p(data, rng)
     effect = counts.design_effect if data.clustered else None
     if swap:
         test, worse, better = test.mirrored(), better, worse

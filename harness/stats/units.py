@@ -51,7 +51,7 @@ class Units:
         """As many equal units as hide as much damage: unequal ones count as fewer.
 
         Damage d that is all in the largest j units, which hold a part w of the items, breaks d / w of them, and all j
-        are whole with chance (1 - d / w)^j: the rule of three of those j (Hanley and Lippman-Hand 1983, see `stratum`).
+        are whole with chance (1 - d / w)^j: the rule of three of those j, see `broken_p`.
         """
         if not self.clustered:
             return self.items
@@ -169,6 +169,35 @@ def shared_sources(influence: Floats, place: NDArray[np.int64], source: NDArray[
         return largest, count
     weight = spread * spread / float(np.square(across).sum())
     return max((_PRIOR_SOURCES * largest + weight * spread / apart) / (_PRIOR_SOURCES + weight), 1.0), count
+
+
+def _parted(units: Units) -> tuple[Floats, Floats, Floats]:
+    """Part the worst units from the others: sources that broke, the mean of the others, how far a broken one is off."""
+    order = np.argsort(units.sums / units.sizes, kind="stable")
+    at = np.unique(np.geomspace(1, order.size, 300).astype(int))[:-1] - 1
+    held, lost = (np.cumsum(one[order])[at] / units.items for one in (units.sizes, units.sums))
+    rest = (units.delta - lost) / (1.0 - held)
+    return held * units.sources, rest, np.maximum(rest - lost / held, 1e-12)
+
+
+def broken_p(units: Units, null: float) -> float:
+    """Return how likely no more units show that they broke, if as many do as bring delta to `null`.
+
+    A unit that breaks is as bad as the worst ones seen, or loses all if none broke: the rule of three (Hanley and
+    Lippman-Hand 1983, JAMA 249:1743-1745). Seen are binomially many; the largest chance over all partings counts.
+    Without it up to 8 % pass at their margin, if most units gain and a few lose all.
+    """
+    (seen, rest, apart), sources = _parted(units), units.sources
+    none = math.pow(1.0 - min(max((units.delta - null) / (1.0 + units.delta or 1.0), 0.0), 1.0), sources)
+    shares = np.clip((rest - null) / apart, 0.0, 1.0)
+    return float(special.betaincc(seen + 1.0, sources - seen, shares).max(initial=none))
+
+
+def broken_limit(units: Units, alpha: float) -> float:
+    """Return the lower one-sided limit of delta at level 1 - alpha, dual to `broken_p`."""
+    (seen, rest, apart), sources = _parted(units), units.sources
+    none = units.delta - (1.0 - math.pow(alpha, 1.0 / sources)) * (1.0 + units.delta)
+    return float((rest - apart * special.betaincinv(seen + 1.0, sources - seen, 1.0 - alpha)).min(initial=none))
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,21 @@ def test_a_baseline_worse_than_its_own_repetition_is_not_comparable_either():
     assert (found.verdict, found.exit_code) == ("not_judged", 4)
 
 
+@pytest.mark.parametrize(("unanswered", "word"), [(0, "pass"), (4, "pass"), (5, "not_judged"), (400, "not_judged")])
+@pytest.mark.parametrize("gating", [True, False])
+def test_a_control_that_did_not_answer_what_the_baseline_did_is_not_comparable(unanswered, word, gating):
+    """Even a control without any answer left a pass; more than one item in a hundred says that no noise is known."""
+    control = _candidate("control")
+    scores = np.r_[np.full(unanswered, np.nan), np.ones(400 - unanswered)]
+    events = [EventCell("s", "a", "empty", [str(at) for at in range(400)], [str(at) for at in range(400)])]
+    events[0].events, events[0].baseline = [False] * 400, [False] * 400
+    rules = dataclasses.replace(RULES, slices={"s": SliceRules(gating=gating, tail_events={"empty": 0.05})})
+    control = dataclasses.replace(control, score=scores)
+    found = _judged(_candidate("int4"), control=control, rules=rules, events={"int4": events})
+    assert (found.verdict, found.exit_code) == (word, 0 if word == "pass" else 4)
+    assert ("did not answer the same items of s/a" in "".join(found.warnings)) is (word == "not_judged")
+
+
 def test_a_noisy_control_within_the_margin_is_only_shown():
     """Flips both ways that cancel are a floor, not a failure."""
     found = _judged(_candidate("int4", wrong=50), control=_candidate("control", 10, 10, wrong=50), wrong=50)

@@ -13,6 +13,8 @@ from lazily import lazy
 from harness.errors import StatisticsError
 from harness.stats import paired_test
 from harness.stats.units import (
+    broken_limit,
+    broken_p,
     effective_counts,
     make_units,
     mirrored,
@@ -98,6 +100,31 @@ def test_sources_that_move_as_one_keep_the_error_rate():
     codes, random = np.repeat(np.arange(330), [10] * 30 + [1] * 300), rng(11)
     found = [paired_test(-1.0 * (random.random(330) < 0.05)[codes], codes, margin=0.05) for _ in range(200)]
     assert sum(one.p_pass < 0.05 for one in found) <= 15
+
+
+@pytest.mark.parametrize(
+    ("sources", "size", "margin", "worst", "gain"),
+    [(50, 5, 0.05, 1.0, 0.2), (20, 5, 0.05, 1.0, 0.4), (36, 1, 0.3, 1.0, 0.2), (36, 1, 0.1, 0.8, 0.4)],
+)
+def test_many_gains_do_not_hide_a_few_that_break(sources: int, size: int, margin: float, worst: float, gain: float):
+    """All units gain alike, but those that break: exactly at the margin 6 to 8 % passed, by the binomial law."""
+    share, passed = (margin + gain) / (worst + gain), 0.0
+    for broken in range(math.ceil(share * sources)):
+        diffs = np.repeat(np.where(np.arange(sources) < broken, -worst, gain), size)
+        if paired_test(diffs, np.repeat(np.arange(sources), size), margin=margin).p_pass < 0.05:
+            passed += float(scipy_stats.binom.pmf(broken, sources, share))
+    assert passed < 0.05
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=40), st.integers(1, 4), st.sampled_from([0.01, 0.05, 0.2]))
+def test_broken_units_have_a_limit_where_their_p_is_alpha(values: list[float], size: int, alpha: float):
+    """The limit turns the test round, also where all is lost, and where nothing varies."""
+    units = make_units(np.repeat(values, size), np.repeat(np.arange(len(values)), size))
+    low = broken_limit(units, alpha)
+    assert low <= units.delta
+    assert broken_p(units, units.delta) == 1.0
+    assert broken_p(units, low - 1e-6) < alpha + 1e-9
+    assert units.delta - low < 1e-6 or broken_p(units, low + 1e-6) > alpha - 1e-9
 
 
 @pytest.mark.parametrize("lost", [3, 5, 6, 7, 8, 12, 20])
