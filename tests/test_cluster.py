@@ -339,10 +339,10 @@ def test_only_what_was_submitted_is_judged(home, tiny_neox, monkeypatch):
         done = subprocess.run(["bash", scripts / name], env=env, cwd=home, capture_output=True, text=True, check=False)
         return done.returncode, done.stderr
 
-    def submitted(margin):
+    def submitted(margin, shards=1):
         slices = [{"name": "multi_hop_math", "axes": {"hops": [1]}, "items": 60, "margin": margin}]
         config = commands.write(home, tiny_neox, slices=slices)
-        assert submit(config, home / "out", "--shards", 1, "--rehearsal-ok") == ExitCode.PASS
+        assert submit(config, home / "out", "--shards", shards, "--rehearsal-ok") == ExitCode.PASS
         return config
 
     config = submitted(0.5)
@@ -351,15 +351,16 @@ def test_only_what_was_submitted_is_judged(home, tiny_neox, monkeypatch):
     config.write_text(text.replace("0.5", "0.1"))
     code, said = end("array.sbatch")
     assert (code, "was changed since it was submitted" in said) == (ExitCode.USAGE, True)
-    config.write_text(text)
+    for shards in (2, 1):  # the jobs of the earlier submission go on, and would be judged as the later one
+        submitted(0.1, shards)
+        assert end("judge.sbatch")[0] == ExitCode.NOT_COMPARABLE
+        (scripts / "array.sbatch").write_text(first)
+        config.write_text(text)
+        assert end("array.sbatch")[0] == ExitCode.PASS
+        code, said = end("judge.sbatch")
+        assert (code, "1of1.json was not written by this submission" in said) == (ExitCode.NOT_COMPARABLE, True)
+    submitted(0.5)
     assert end("array.sbatch")[0] == end("judge.sbatch")[0] == ExitCode.PASS
-    submitted(0.1)
-    assert end("judge.sbatch")[0] == ExitCode.NOT_COMPARABLE  # no shard of it has run
-    (scripts / "array.sbatch").write_text(first)
-    config.write_text(text)
-    assert end("array.sbatch")[0] == ExitCode.PASS  # the earlier submission goes on, and would be judged as the later
-    code, said = end("judge.sbatch")
-    assert (code, "1of1.json was not written by this submission" in said) == (ExitCode.NOT_COMPARABLE, True)
 
 
 @pytest.mark.parametrize(
