@@ -191,8 +191,10 @@ def test_a_judge_that_was_cancelled_is_no_pass(cluster, home):
 
     assert submitting.submit_slurm(array, judge, wait=True, say=cancel) == ExitCode.NOT_COMPARABLE
     array.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\n")
-    (home / "verdict.json").write_text("{}")
+    (home / "verdict.json").write_text('{"exit_code": 0}')
     assert submitting.submit_slurm(array, judge, wait=True, say=lambda _: None) == ExitCode.PASS
+    judge.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\nkill -9 $$\n")  # sbatch says 1, which would be a fail
+    assert submitting.submit_slurm(array, judge, wait=True, say=lambda _: None) == ExitCode.NOT_COMPARABLE
 
 
 def test_the_script_for_hand_use_finds_its_checkout_from_any_folder(cluster, home):
@@ -235,7 +237,8 @@ def test_a_run_with_another_number_of_shards_is_not_submitted(home, tiny_neox, c
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\ntouch x\nb"])
 def test_a_folder_that_sbatch_cannot_read_is_refused(tmp_path, name):
     """A line break in a name would end the comment that it stands in, and the rest would run."""
-    words = submitting.Cluster("trial", 2, ("run", "x.yaml"))
+    (tmp_path / "x.yaml").write_text("")
+    words = submitting.Cluster("trial", 2, ("run", str(tmp_path / "x.yaml")))
     with pytest.raises(UsageError, match="sbatch reads no quote"):
         submitting.write_slurm(words, tmp_path / name, ("--mem=1G", "--mem=1G"))
     with pytest.raises(UsageError, match="sbatch reads no quote"):
@@ -312,7 +315,8 @@ def test_a_run_that_is_submitted_again_is_judged_by_what_its_shards_say_now(tmp_
     (tmp_path / "shards").mkdir()
     for at in (1, 2):
         (tmp_path / "shards" / f"{at}of2.json").write_text("{}")
-    words = submitting.Cluster("trial", 2, ("run", "x.yaml"))
+    (tmp_path / "x.yaml").write_text("")
+    words = submitting.Cluster("trial", 2, ("run", str(tmp_path / "x.yaml")))
     (tmp_path / "verdict.json").write_text("{}")
     array, _ = submitting.write_slurm(words, tmp_path, ("--mem=1G", "--mem=1G"))
     assert not list(tmp_path.rglob("*.json"))
@@ -320,6 +324,43 @@ def test_a_run_that_is_submitted_again_is_judged_by_what_its_shards_say_now(tmp_
     env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path.cwd()), "SLURM_ARRAY_TASK_ID": "2"}
     assert subprocess.run(["bash", array], env=env, cwd=tmp_path, capture_output=True, check=False).returncode == 2
     assert not list((tmp_path / "shards").glob("*.json"))
+
+
+def test_only_what_was_submitted_is_judged(home, tiny_neox, monkeypatch):
+    """Not a config that was edited while its jobs were in the queue, nor a run that another submission completed."""
+    monkeypatch.setenv("PATH", f"{home}:/usr/bin:/bin")
+    monkeypatch.setenv("PYTHONPATH", str(Path(submitting.__file__).parents[2]))
+    (home / "sbatch").write_text("#!/bin/sh\necho 1\n")
+    (home / "sbatch").chmod(0o755)
+    scripts = home / "out" / "trial" / "shards"
+
+    def end(name, shard="1"):
+        env = {**os.environ, "SLURM_ARRAY_TASK_ID": shard}
+        done = subprocess.run(["bash", scripts / name], env=env, cwd=home, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    def submitted(margin, shards=1):
+        slices = [{"name": "multi_hop_math", "axes": {"hops": [1]}, "items": 60, "margin": margin}]
+        config = commands.write(home, tiny_neox, slices=slices)
+        assert submit(config, home / "out", "--shards", shards, "--rehearsal-ok") == ExitCode.PASS
+        return config
+
+    config = submitted(0.5)
+    first = (scripts / "array.sbatch").read_text()
+    text = config.read_text()
+    config.write_text(text.replace("0.5", "0.1"))
+    code, said = end("array.sbatch")
+    assert (code, "was changed since it was submitted" in said) == (ExitCode.USAGE, True)
+    for shards in (2, 1):  # the jobs of the earlier submission go on, and would be judged as the later one
+        submitted(0.1, shards)
+        assert end("judge.sbatch")[0] == ExitCode.NOT_COMPARABLE
+        (scripts / "array.sbatch").write_text(first)
+        config.write_text(text)
+        assert end("array.sbatch")[0] == ExitCode.PASS
+        code, said = end("judge.sbatch")
+        assert (code, "1of1.json was not written by this submission" in said) == (ExitCode.NOT_COMPARABLE, True)
+    submitted(0.5)
+    assert end("array.sbatch")[0] == end("judge.sbatch")[0] == ExitCode.PASS
 
 
 @pytest.mark.parametrize(

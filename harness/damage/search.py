@@ -123,9 +123,8 @@ class Journal:
         lines = read_lines(path) if path.is_file() else []
         if lines and lines[0].get("key") != key:
             raise StoreError(f"{path}: belongs to other items, models or versions: remove it to search again")
-        if not lines or not path.read_bytes().endswith(b"\n"):  # new, or a kill in the middle of a line
-            lines = lines or [{"key": key}]
-            atomic_write(path, "".join(canonical_json(line) + "\n" for line in lines))
+        if not lines:  # new, or a kill in the middle of its first line
+            atomic_write(path, canonical_json({"key": key}) + "\n")
         self._clock, self._appender = clock, Appender(path)
         self._known = {digest(line["modules"]): line for line in lines[1:]}
         self.seconds = 0.0  # what the measurements so far took, those of earlier processes included

@@ -3,6 +3,7 @@
 Slurm's scripts put a shard back that was stopped by its time limit after progress, or waits for shards without a GPU.
 """
 
+import hashlib
 import math
 import re
 import secrets
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import yaml
 
 from harness.errors import ExitCode, UsageError
-from harness.store.files import atomic_write
+from harness.store.files import atomic_write, read_json
 
 RESTARTS = 50  # so often a shard puts itself back into the queue
 
@@ -56,6 +57,8 @@ def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> 
     folder, logs = directory / "shards", str(directory / "shards").replace("%", "%%")  # which begins a pattern
     judged, run = _command("compare", str(directory), *cluster.judge), shlex.quote(str(directory))
     common = {"job": f"quantcliff-{cluster.name}", "run": run, "shards": cluster.shards, "restarts": RESTARTS}
+    read = hashlib.sha256(Path(cluster.run[1]).read_bytes()).hexdigest()  # the shards read it when they start
+    common |= {"config": shlex.quote(cluster.run[1]), "read": read, "mark": shlex.quote(f"{read} {cluster.run}")}
     common |= {"python": shlex.quote(sys.executable), "status": _command("status", str(directory))}
     paths = folder / "array.sbatch", folder / "judge.sbatch"
     for path, log, words, command in (
@@ -79,8 +82,7 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
     """
     with _slurm("sbatch", "--parsable", str(array)) as process:
         shards = _job(process, array)
-    words = ["--parsable", f"--dependency=afterany:{shards}", *(["--wait"] if wait else []), str(judge)]
-    with _slurm("sbatch", *words) as process:
+    with _slurm("sbatch", "--parsable", f"--dependency=afterany:{shards}", *["--wait"] * wait, str(judge)) as process:
         try:
             job = _job(process, judge)
         except UsageError:
@@ -93,9 +95,11 @@ def submit_slurm(array: Path, judge: Path, *, wait: bool, say: Callable[[str], N
         again = f"$(sbatch --parsable --array=1 {quoted}/array.sbatch)"
         say(f"retry:  sbatch --dependency=afterany:{again} {quoted}/judge.sbatch    (shard 1, and a verdict)")
         say(f"cancel: scancel {shards} {job}")
-    # sbatch waits for a job that is cancelled, too, and then ends in 0.
-    judged = not wait or "verdict.json" in {path.name for path in array.parent.parent.iterdir()}
-    return process.returncode or (ExitCode.PASS if judged else ExitCode.NOT_COMPARABLE)
+    if not wait or process.returncode not in (ExitCode.PASS, ExitCode.FAIL):
+        return process.returncode
+    # Of a judge that was cancelled, killed or out of time sbatch says one of these, too.
+    said = [read_json(path).get("exit_code") for path in folder.parent.iterdir() if path.name == "verdict.json"]
+    return process.returncode if said == [process.returncode] else ExitCode.NOT_COMPARABLE
 
 
 def _slurm(command: str, *words: str) -> subprocess.Popen[str]:

@@ -227,6 +227,8 @@ class Appender:
         with explained(path, "written"):
             _make_folder(path.parent)
             self._stream = path.open("ab", buffering=0)
+            if path.stat().st_size:  # a line cut short, as by a power cut, is taken away
+                self._stream.truncate(path.read_bytes().rfind(b"\n") + 1)
             _sync_folder(path.parent)
 
     def append(self, record: Mapping[str, Any]) -> None:

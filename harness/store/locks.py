@@ -127,12 +127,12 @@ def _take(lease: Path, mine: str, what: str) -> None:
 
 
 def _beat(lease: Path, mine: str, over: threading.Event) -> None:
-    """Rewrite the lease until it is over; stop this process's work if another one has taken it."""
+    """Rewrite the lease until it is over; stop this process's work if another one has taken it, or if it is gone."""
     count = 0
     while not over.wait(BEAT_SECONDS):
         with contextlib.suppress(OSError):
             there = _read(lease)
-            if there and not there.startswith(mine):
+            if (there and not there.startswith(mine)) or not lease.exists():  # or the folder was removed
                 if callable(signal.getsignal(signal.SIGINT)):
                     _thread.interrupt_main()
                 else:  # ignored, as by a job that a shell starts in the background

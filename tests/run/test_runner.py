@@ -442,6 +442,9 @@ def test_a_damaged_shard_is_not_shown_as_complete(
     run(config(tiny_llama), tmp_path)
     assert record.read_bytes() == before
     assert call("status", copy.path) == ExitCode.PASS
+    (copy.path / "run.json").write_text("{", encoding="utf-8")
+    assert call("status", "--wait", copy.path) == ExitCode.NOT_COMPARABLE  # it would wait for ever
+    assert "run.json: is not JSON" in capsys.readouterr().err
 
 
 def test_progress_moves_within_a_unit_and_ends_at_the_whole(

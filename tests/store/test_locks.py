@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -68,10 +69,27 @@ def take_over(tmp_path: Path, until: Callable[[], object] = lambda: False) -> No
         time.sleep(0.02)
 
 
+def replace(folder: Path) -> None:
+    """Remove a folder and begin another one in its place; then wait for at most 20 seconds."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    time.sleep(20)
+
+
 def test_a_process_whose_lease_was_taken_stops(no_locks: None, interruptible: None, tmp_path: Path) -> None:
     """It was stopped for so long that another one has begun: both would write the same files."""
     with pytest.raises(KeyboardInterrupt), held(tmp_path / "shards" / "1of2.lock", "shard 1of2"):
         take_over(tmp_path)
+
+
+def test_a_process_whose_folder_was_removed_stops(
+    interruptible: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would write its answers into the run that is begun there next, which would keep them as its own."""
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.1)
+    with pytest.raises(KeyboardInterrupt), held(tmp_path / "shards" / "1of2.lock", "shard 1of2"):
+        replace(tmp_path / "shards")
+    assert not list((tmp_path / "shards").iterdir())
 
 
 def test_a_process_in_the_background_is_stopped_too(

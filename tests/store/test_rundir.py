@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -72,6 +73,16 @@ def test_a_line_cut_short_is_left_out_and_taken_away(tmp_path: Path) -> None:
     assert directory.results("v", "s", Shard()) == [scored(0)]
     directory.keep("v", "s", Shard(), [scored(0)])
     assert path.read_bytes() == whole[: whole.index(b"\n") + 1]
+
+
+def test_a_file_goes_on_after_a_line_cut_short(tmp_path: Path) -> None:
+    """As by a power cut: two lines in one would be damage that no command mends."""
+    path = tmp_path / "timings-1of1.jsonl"
+    for text, kept in (('{"a":1}\n{"a', [{"a": 1}]), ('{"a', []), ('{"a":1}\n', [{"a": 1}])):
+        path.write_text(text, encoding="utf-8")
+        with contextlib.closing(Appender(path)) as appender:
+            appender.append({"a": 2})
+        assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == [*kept, {"a": 2}]
 
 
 def test_a_damaged_line_inside_a_file_is_named(tmp_path: Path) -> None:
