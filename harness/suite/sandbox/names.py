@@ -63,15 +63,22 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         while more := {one.name for one in defined if _can_fail(one, helpers, own)} - helpers:
             helpers |= more
         good = any(_can_fail(one, helpers, own) for one in nodes if _runs(one))
+        called = {one.id for one in known if isinstance(one.ctx, ast.Load)}
+        body = [one for one in ast.parse("\n".join(tests)).body if isinstance(one, kinds) and not one.decorator_list]
+        idle = [one.name for one in body if one.name in helpers - called and not _runs(one)]
         write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
     else:
         source = _JS["text"].sub("", _JS["module"].sub("assert_module", "\n".join((setup, *tests))))
+        words = re.findall(r"[\w$]+", source)
+        idle = [one for one in _JS["function"].findall("\n".join(tests)) if words.count(one) == 1]
         called = re.findall(r"\w+", " ".join(_JS["alias"].findall(source)))  # what the tests call assertion modules
         fails = re.compile("|".join([_JS["failing"].pattern, *(rf"\b{one}\b" for one in called)]), re.IGNORECASE)
         source = _JS["alias"].sub("", source)  # and without a try whose handler only prints: nothing of it can fail
         source = _JS["try"].sub(lambda m: m[0] if "console.assert" in m[0] or fails.search(m[2]) else "", source)
         good = bool(fails.search(source))
         write = "`console.assert(f(2) === 4)`"
+    if good and idle:
+        return f"of the tests nothing calls {idle[0]}, so nothing in it is tested: call it behind its definition"
     return "" if good else f"the tests assert nothing, so every answer that runs would pass: write {write}"
 
 
@@ -103,8 +110,9 @@ def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
 
 def _runs(one: ast.stmt) -> bool:
     """Whether a statement of the tests does something, or defines what is called as pytest and unittest would."""
-    if isinstance(one, ast.FunctionDef):
-        return one.name.startswith("test")
+    if isinstance(one, ast.FunctionDef):  # pytest would give it fixtures, and nothing here does
+        given = len(one.args.posonlyargs + one.args.args) == len(one.args.defaults) and None not in one.args.kw_defaults
+        return one.name.startswith("test") and given
     if isinstance(one, ast.ClassDef):
         return one.name.startswith("Test") or bool(one.bases)
     if isinstance(one, ast.If):
