@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-_POSITIONS = frozenset({"gold", "golds", "target", "targets"})  # names of the positions of the choices that are right
-_MARKS = _POSITIONS | {"label", "labels"}  # names of a list with a 1 for each of those, and a 0 for each of the others
+_POSITIONS = {"gold", "golds", "gold_index", "gold_indices", "target", "targets", "answer", "answers", "correct"}
+"""Names of the positions of the choices that are right."""
+_MARKS = _POSITIONS | {"label", "labels", "is_correct"}
+"""Names of a list with a 1 for each of those, and a 0 for each of the others."""
+_LETTER = re.compile(r"[\[(\"']*([A-Z])(?:[\])\"'.:]+(?:\s.*)?)?", re.DOTALL)  # A, (A), A. and the text, ['A']
 
 
 def guessing(targets: Sequence[str]) -> float:
@@ -21,7 +24,7 @@ def guessing(targets: Sequence[str]) -> float:
     counts = Counter(one.strip() for one in targets)
     few = 1 < len(counts) <= len(targets) / 10 and not counts.keys() & {"", "None"}
     guess = max(counts.values()) / len(targets) if few else 0.0
-    letters = [found[1] for one in counts if (found := re.fullmatch(r"\(?([A-Z])[).]?", one))]
+    letters = [found[1] for one in counts if (found := _LETTER.fullmatch(one))]
     if letters and len(letters) == len(counts):
         guess = max(guess, 1.0 / max(ord(max(letters)) - ord("A") + 1, 2))
     return guess

@@ -129,6 +129,8 @@ GUESSED = {
     "letters": ("ABCD", 0.25),
     "letters in brackets": (["(A)", "(B)", "(C)"], 1 / 3),
     "letters with a point": (["A.", "B."], 0.5),
+    "letters with a text": (["A. red", "B) blue", "D: a\nb"], 1 / 3),
+    "letters in a list": (["['A']", "['D']"], 0.5),
     "yes and no": (["yes", "no"], 0.5),
     "a few words": (["red", "green", "blue"], 1 / 3),
     "almost always no": (["no"] * 9 + ["yes"], 0.9),
