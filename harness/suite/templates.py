@@ -1,7 +1,4 @@
-"""A chat template, rendered as transformers does, within limits: no message is dropped, and its clock stands still.
-
-A template comes with a model and is code: it may refuse a system message, read the clock, fail, or never end.
-"""
+"""A chat template, rendered as transformers does, within limits: no message is dropped, and its clock stands still."""
 
 import contextlib
 import random

@@ -73,8 +73,7 @@ def _candidates(answer: str, rest: str, blocks: Sequence[str], asked: Asked) -> 
             yield "\n".join((*helpers, block))
     if len(blocks) > 1:
         yield "\n".join(_good(blocks, asked.language))
-    quoted = re.sub(r"^> ?", "", answer, flags=re.MULTILINE)
-    for text in (rest, _FENCE_LINE.sub("", answer), _unwrapped(answer, asked.language), quoted):
+    for text in (rest, _FENCE_LINE.sub("", answer), _unwrapped(answer, asked.language), re.sub("(?m)^> ?", "", answer)):
         yield _bare(text, asked.language)
     yield from (text for kind, text in _markdown(answer) if kind in {"code_inline", "code_block"})
 

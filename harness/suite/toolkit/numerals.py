@@ -1,8 +1,4 @@
-"""Numbers as models write them: one reader for scores and for tail events.
-
-docs/slices.md says what is read. What could be two numbers is read one way for every target, so that an answer is
-never right by the choice of its reading.
-"""
+"""Numbers as models write them (docs/slices.md), for scores and tail events: read one way, whatever the target."""
 
 import functools
 import html
