@@ -353,7 +353,7 @@ def test_a_reordered_copy_of_the_baseline_is_refused(tmp_path, capsys, kind):
     assert compared(before, _answered(kind, tmp_path / "copy3", texts, scores=scores)) == 0
 
 
-@pytest.mark.parametrize("name", ["pred", "y_pred", "preds", "hypothesis", "logprobs", "Model Output"])
+@pytest.mark.parametrize("name", ["pred", "y_pred", "preds", "hypothesis", "logprobs", "Model Output", "reply"])
 def test_a_column_of_answers_is_known_by_its_name(tmp_path, name):
     """A candidate that says all that the baseline says is the baseline."""
     rows = [f"{at},1,said {at}" for at in range(200)]
