@@ -4,6 +4,7 @@ import contextlib
 import logging
 import logging.handlers
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -28,12 +29,14 @@ def check_complete(found: Mapping[str, Iterable[Any]], request: Request, model: 
     unexpected = {name for name in found["unexpected_keys"] if not _harmless(name, model.config)}
     unexpected -= _zero_biases(unexpected, request)
     shapes = {name: f"{name} {list(has)} for {list(wants)}" for name, has, wants in found["mismatched_keys"]}
+    flipped = hasattr(sys.modules[type(model).__module__], "Conv1D")  # GPT-2 and its kin store matrices transposed
     if request.stored.method == "none":  # transformers does not look at the shapes of what it then quantizes
         for module_name, module in linear_modules(model):
-            name, (inputs, outputs) = f"{module_name}.weight", matrix_sizes(module)
+            name, sizes = f"{module_name}.weight", matrix_sizes(module)
+            wants = sizes if flipped and module is not model.get_output_embeddings() else sizes[::-1]
             header = request.tensors.get(name)
-            if header is not None and sorted(header.shape) != sorted((inputs, outputs)):
-                shapes.setdefault(name, f"{name} {list(header.shape)} for {[outputs, inputs]}")
+            if header is not None and header.shape != wants:
+                shapes.setdefault(name, f"{name} {list(header.shape)} for {list(wants)}")
     if request.stored.gguf_file:
         unexpected |= _left_in_gguf(request, model)
     own, head = (getattr(one, "weight", one) for one in (model.get_input_embeddings(), model.get_output_embeddings()))

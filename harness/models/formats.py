@@ -152,8 +152,11 @@ def weight_files(folder: Path, found: Stored) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise ModelError(f"{file} is missing, and {index.name if index else 'config.json'} names it")
-    if index == folder / _INDEX and (single := folder / "model.safetensors").is_file() and single not in files:
-        raise ModelError(f"{single} lies beside {index.name}, which servers read in its place: remove one of the two")
+    mixed = {_INDEX: "model.safetensors", "model.safetensors": "model-*-of-*.safetensors"}
+    pattern = mixed.get((index or files[0]).name)
+    if pattern and (rivals := sorted({*folder.glob(pattern)} - {*files})):
+        beside = f"{rivals[0]} lies beside {(index or files[0]).name}, which servers mix up"
+        raise ModelError(f"{beside}: remove one of the two")
     return files
 
 
@@ -174,6 +177,8 @@ def headers(files: list[Path]) -> dict[str, Header]:
                     piece = tensors.get_slice(name)
                     dtype, shape = piece.get_dtype(), tuple(piece.get_shape())
                     bits = int("".join(filter(str.isdigit, dtype.partition("_")[0])) or 8)
+                    if name in found:  # which of the two counts, loaders disagree
+                        raise ModelError(f"{file} and another file both hold {name}: fetch or make it again")
                     found[name] = Header(dtype, shape, math.prod(shape) * bits // 8)
         except (SafetensorError, OSError, ValueError) as error:
             message = f"{file} is not a whole safetensors file ({error}): cut short or altered; fetch or make it again"

@@ -7,31 +7,28 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-_POSITIONS = frozenset({"gold", "golds", "target", "targets"})  # names of the positions of the choices that are right
-_MARKS = _POSITIONS | {"label", "labels"}  # names of a list with a 1 for each of those, and a 0 for each of the others
+_POSITIONS = {"gold", "golds", "gold_index", "gold_indices", "target", "targets", "answer", "answers", "correct"}
+_MARKS = _POSITIONS | {"label", "labels", "is_correct"}  # of lists of right positions, and of a 1 or 0 per choice
+_LETTER = re.compile(r"[\[(\"']*([A-Z])(?:[\])\"'.:]+(?:\s.*)?)?", re.DOTALL)  # A, (A), A. and the text, ['A']
 
 
 def guessing(targets: Sequence[str]) -> float:
-    """Return what always giving one answer scores at best, by the items' targets.
+    """Return what always giving one answer scores at best: the share of the commonest target, or of one letter.
 
-    It is the share of the most frequent target if there are few different ones, a tenth of the items at most, and at
-    least the share of one letter if all targets are letters, from A to the last that occurs. Else it is 0, also if
-    all targets are the same: some tasks put a placeholder there.
+    Of targets only if there are few, a tenth of the items at most, but not one alone, which some tasks put there as a
+    placeholder. Of letters if all are, from A to the last that occurs.
     """
     counts = Counter(one.strip() for one in targets)
     few = 1 < len(counts) <= len(targets) / 10 and not counts.keys() & {"", "None"}
     guess = max(counts.values()) / len(targets) if few else 0.0
-    letters = [found[1] for one in counts if (found := re.fullmatch(r"\(?([A-Z])[).]?", one))]
+    letters = [found[1] for one in counts if (found := _LETTER.fullmatch(one))]
     if letters and len(letters) == len(counts):
         guess = max(guess, 1.0 / max(ord(max(letters)) - ord("A") + 1, 2))
     return guess
 
 
 def right_share(document: Mapping[str, Any], choices: int) -> float:
-    """Return the share of an item's choices that are right, 0 without choices.
-
-    One is right unless the document lists more, as 0/1 marks or as positions.
-    """
+    """Return the share of an item's choices that are right: one, unless it lists more by 0/1 marks or positions."""
     most = 1
     for key, value in document.items() if choices > 1 else ():
         listed = value

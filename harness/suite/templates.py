@@ -1,9 +1,7 @@
-"""A chat template, rendered as transformers does, within limits: no message is dropped, and its clock stands still.
-
-A template comes with a model and is code: it may refuse a system message, read the clock, fail, or never end.
-"""
+"""A chat template, rendered as transformers does, within limits: no message is dropped, and its clock stands still."""
 
 import contextlib
+import random
 import resource
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,9 +42,12 @@ class ChatTemplate:
         keep = all(one["role"] != "system" for one in messages) or self.takes_system
         text = self._render(messages if keep else _merged(messages), answer_next=answer_next, tools=tools)
         written = "".join(text.split())
-        for number, one in enumerate(messages, 1):  # white space may change, and the thought of an earlier answer go
+        for number, one in sorted(enumerate(messages, 1), key=lambda both: -len(both[1]["content"])):
             kept = split(one["content"])[0] if one["role"] == "assistant" else one["content"]
-            if "".join(kept.split()) not in written:
+            kept = "".join(kept.split())  # white space may change, and the thought of an earlier answer go
+            before, found, behind = written.partition(kept or written or " ")
+            written = f"{before}\0{behind}" if kept else written  # `Hi` is not there because `Hi there` is
+            if not found:
                 said = f"leaves out or changes message {number} of {len(messages)}, the {one['role']}'s"
                 raise UsageError(f"the baseline's chat template {said}: mend it, or set sampling.chat_template: false")
         return text
@@ -118,15 +119,17 @@ def _merged(messages: Messages) -> list[Mapping[str, str]]:
 
 @contextlib.contextmanager
 def _stopped_clock(moment: datetime) -> Iterator[None]:
-    """Within it, `strftime_now` of transformers' templates tells this moment."""
+    """Within it, `strftime_now` of transformers' templates tells this moment, and their chance starts anew."""
     from transformers.utils import chat_template_utils
 
-    before = chat_template_utils.datetime
+    before, chance = chat_template_utils.datetime, random.getstate()
+    random.seed(0)
     chat_template_utils.datetime = SimpleNamespace(now=lambda tz=None: moment.replace(tzinfo=tz))
     try:
         yield
     finally:
         chat_template_utils.datetime = before
+        random.setstate(chance)
 
 
 @contextlib.contextmanager

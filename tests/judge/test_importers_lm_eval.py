@@ -300,6 +300,8 @@ def test_older_layouts_of_lm_eval_are_read(tmp_path, suffix, text):
         ({"doc": {"choices": {"label": list("ABCDEFGH")}}}, 1 / 8),
         ({"target": "[0, 5]"}, 0.25),
         ({"target": [3]}, 1 / 8),
+        ({"doc": {"answers": [0, 5]}}, 0.25),
+        ({"doc": {"is_correct": [True, True] + [False] * 6}}, 0.25),
         ({"target": "7"}, 1 / 8),
         ({"target": "[0, 5,, 01]"}, 1 / 8),
         ({"metrics": ["mc1"], "mc1": 0.5}, 1 / 8),

@@ -129,6 +129,8 @@ GUESSED = {
     "letters": ("ABCD", 0.25),
     "letters in brackets": (["(A)", "(B)", "(C)"], 1 / 3),
     "letters with a point": (["A.", "B."], 0.5),
+    "letters with a text": (["A. red", "B) blue", "D: a\nb"], 1 / 3),
+    "letters in a list": (["['A']", "['D']"], 0.5),
     "yes and no": (["yes", "no"], 0.5),
     "a few words": (["red", "green", "blue"], 1 / 3),
     "almost always no": (["no"] * 9 + ["yes"], 0.9),
@@ -351,7 +353,7 @@ def test_a_reordered_copy_of_the_baseline_is_refused(tmp_path, capsys, kind):
     assert compared(before, _answered(kind, tmp_path / "copy3", texts, scores=scores)) == 0
 
 
-@pytest.mark.parametrize("name", ["pred", "y_pred", "preds", "hypothesis", "logprobs", "Model Output"])
+@pytest.mark.parametrize("name", ["pred", "y_pred", "preds", "hypothesis", "logprobs", "Model Output", "reply"])
 def test_a_column_of_answers_is_known_by_its_name(tmp_path, name):
     """A candidate that says all that the baseline says is the baseline."""
     rows = [f"{at},1,said {at}" for at in range(200)]

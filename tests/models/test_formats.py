@@ -103,6 +103,30 @@ def test_one_file_beside_shards_that_do_not_name_it_is_refused(copy):
     loaded(copy)
 
 
+def test_an_old_shard_beside_the_one_file_is_refused(copy):
+    """Servers that read every file take the last one's values."""
+    shutil.copy(copy / "model.safetensors", copy / "model-00001-of-00001.safetensors")
+    with pytest.raises(ModelError, match=r"-of-00001\.safetensors lies beside model\.safetensors"):
+        loaded(copy)
+
+
+def test_a_tensor_in_two_shards_is_refused(copy):
+    """transformers takes the last, whatever the index says."""
+    file = copy / "model.safetensors"
+    tensors = safetensors.load_file(file)
+    name, *names = sorted(tensors)
+    more = {name: -tensors[name], **{one: tensors.pop(one) for one in names[: len(names) // 2]}}
+    for number, held in enumerate((tensors, more), start=1):
+        safetensors.save_file(held, copy / f"model-0000{number}-of-00002.safetensors", metadata={"format": "pt"})
+    places = dict.fromkeys(more, "model-00002-of-00002.safetensors") | dict.fromkeys(
+        tensors, "model-00001-of-00002.safetensors"
+    )
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    file.unlink()
+    with pytest.raises(ModelError, match=f"both hold {name}"):
+        loaded(copy)
+
+
 def test_a_broken_tokenizer_is_named(copy):
     """A tokenizer that does not load is a ModelError with the folder, not the library's traceback."""
     (copy / "tokenizer.json").write_text("{}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import engine_models
 import pytest
 import random_models
 from lazily import lazy
@@ -141,6 +142,22 @@ def test_another_shape_is_refused(plain, tmp_path, method):
         ModelError, match=rf"of another shape than the model's: {UP}\.weight \[100, 128\] for \[\d+, 128\]"
     ):
         loaded(folder, method)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_transposed_matrix_is_refused(plain, tmp_path, family):
+    """Which way round a family stores its matrices is known: GPT-2 transposed, the others not."""
+    source, name = plain, f"{UP}.weight"
+    if family == "gpt2":
+        source, name = tmp_path / "gpt2", "transformer.h.0.mlp.c_fc.weight"
+        random_models.make("gpt2", {"n_embd": 64, "n_layer": 1, "n_head": 4, "n_positions": 512}).save_pretrained(
+            source
+        )
+        engine_models.tokenizer().save_pretrained(source)
+    assert loaded(source, "bnb-nf4").proof.quantized_modules
+    folder = changed(source, tmp_path / "m", lambda found: {**found, name: found[name].T.contiguous()})
+    with pytest.raises(ModelError, match="of another shape than the model's"):
+        loaded(folder, "bnb-nf4")
 
 
 def test_a_bias_without_a_place_is_refused_unless_it_is_zero(plain, tmp_path):

@@ -74,6 +74,8 @@ TRICKS = {
     "a start that agrees": ("class Y(str):\n def startswith(self, x): return True\ndef f(x): return Y()", "assert f(1).startswith('a')"),
     "a set that agrees": ("class Y:\n def issubset(self, x): return True\ndef f(x): return Y()", "assert f(1).issubset({4})"),
     "zero that is true": ("class Y(int):\n def __bool__(self): return True\ndef f(x): return Y(0)", "assert f(1)"),
+    "a length of its own": ("class Y(list):\n def __len__(self): return 3\ndef f(x): return Y()", "v = f(1)\nassert len(v) == 3\nfor one in v: assert one == 4"),
+    "a test that is inherited": ("def f(x): return 0", "class Base:\n    def test_a(self): assert f(2) == 4\nclass TestF(Base): pass"),
     "content that changes": (
         "class Y(list):\n def __iter__(self): self.append(len(self)); return list.__iter__(self)\nv = Y()\ndef f(x): return v",
         "v = f(1)\nassert v != [] or v == [0]\nassert v == [0] or v == [0, 1]",
@@ -254,6 +256,24 @@ def test_tests_that_leave_it_open_are_refused(tests, said):
 def test_tests_that_assert_nothing_are_refused(test, language):
     """They would pass every answer that runs."""
     assert "the tests assert nothing" in toothless("", (test,), language)
+
+
+@pytest.mark.parametrize(
+    ("tests", "language"),
+    [
+        (("def check(candidate):\n    assert candidate(2) == 4", "assert f(0) == 0"), "python"),
+        (("def test_f(tmp_path):\n    assert f(2) == 4", "assert f(0) == 0"), "python"),
+        (("class Checks:\n    def test_f(self):\n        assert f(2) == 4", "assert f(0) == 0"), "python"),
+        (("function check() { console.assert(f(2) === 4); }", "console.assert(f(0) === 0);"), "javascript"),
+        (("const check = () => { console.assert(f(2) === 4); };", "console.assert(f(0) === 0);"), "javascript"),
+    ],
+)
+def test_an_assertion_that_nothing_calls_is_refused(tests, language):
+    """As HumanEval's `check` without its call, or a test with a fixture that nothing gives: only the rest would run."""
+    assert "of the tests nothing calls" in toothless("", tests, language)
+    called = {"python": "[check, test_f, Checks]", "javascript": "check()"}[language]
+    assert toothless("", (*tests, called), language) == ""
+    assert toothless(tests[0], tests[1:], language) == ""
 
 
 @pytest.mark.parametrize(

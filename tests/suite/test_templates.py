@@ -88,6 +88,25 @@ def test_a_template_that_loses_a_turn_is_refused(tokenizer, what):
         ChatTemplate(tokenizer).write(messages)
 
 
+def test_a_turn_is_not_there_because_a_longer_one_holds_its_words(tokenizer):
+    """`Hi` stands in `Hi there`: a template that leaves the first out is seen all the same."""
+    messages = [
+        {"role": role, "content": text} for role, text in (TURNS[0], ("user", "Hi"), TURNS[2], ("user", "Hi there"))
+    ]
+    tokenizer.chat_template = BODY
+    assert ChatTemplate(tokenizer).write(messages)
+    tokenizer.chat_template = BODY.replace("messages %}", "messages if m.content != 'Hi' %}")
+    with pytest.raises(UsageError, match="leaves out or changes message 2 of 4, the user's"):
+        ChatTemplate(tokenizer).write(messages)
+
+
+def test_chance_in_a_template_starts_anew_for_each_prompt(tokenizer, tmp_path):
+    """A run that is continued asks the same prompts, and the note about the clock does not stand there for it."""
+    tokenizer.chat_template = "{{ range(10000) | random }}{{ range(10000) | random }}" + BODY
+    assert load_items(experiment(tmp_path), tokenizer) == load_items(experiment(tmp_path), tokenizer)
+    assert not any("clock" in one for one in template_notes(tokenizer, experiment(tmp_path).sampling))
+
+
 @pytest.mark.parametrize("change", [" | trim", ".split('</think>')[-1]", ".replace('\n', ' ')"])
 def test_a_template_may_change_white_space_and_drop_earlier_thoughts(tokenizer, change):
     """As those of Llama, Qwen and Falcon do."""

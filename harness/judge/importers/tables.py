@@ -21,7 +21,7 @@ from harness.judge.outcomes import Labels, Outcomes, fingerprint
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
-_ANSWER = re.compile(r"(?i)resp|output|complet|predict|(\b|_)preds?(\b|_)|generat|log_?(prob|lik)|model_answer|hypoth")
+_ANSWER = re.compile(r"(?i)resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|generat|log_?(prob|lik)|model_ans|hypo")
 _MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(m?s|secs?|len(gth)?|count|id|at)$")
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole

@@ -202,7 +202,7 @@ def _collected(names: dict[str, Any]) -> None:
             if not found.wasSuccessful():
                 raise AssertionError(name)
         elif isinstance(one, type) and name.startswith("Test"):
-            for method in [method for method in vars(one) if method.startswith("test")]:
+            for method in [method for method in dir(one) if method.startswith("test")]:
                 _run_through(getattr(one(), method))
 
 
@@ -290,7 +290,8 @@ class _Kept:
         return self._kept_asked("true") is True if isinstance(mine, _Kept) else bool(mine)
 
     def __len__(self) -> int:
-        return int(self._kept_asked("__len__"))
+        mine = self._kept_asked("plain")
+        return int(self._kept_asked("__len__")) if isinstance(mine, _Kept) else len(mine)
 
     def __getitem__(self, key: Any) -> Any:
         return self._kept_do("__getitem__", key)

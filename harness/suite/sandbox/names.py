@@ -1,7 +1,4 @@
-"""Which names the tests take from the code under test, read from the tests alone: the code has no say in it.
-
-Builtins, modules and assertion helpers are never taken from the code, so that it cannot replace what judges it.
-"""
+"""Which names tests take from the code, by the tests alone: never builtins, modules and helpers that judge it."""
 
 import ast
 import builtins
@@ -14,20 +11,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _PATTERNS = tomllib.loads(Path(__file__).with_name("javascript.toml").read_text("utf-8"))
-_JS: dict[str, re.Pattern[str]] = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
+_RE: dict[str, re.Pattern[str]] = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
 _HELPERS = ("math", "cmath", "collections", "copy", "functools", "itertools", "operator", "statistics", "unittest")
-_FAILING = re.compile(r"assert|expect|raises|fail|should|throw|reject|exit$|main$", re.IGNORECASE)
 _DEFINE = "the tests use {} without defining it: import it in `setup`, or list all that is asked for in `functions`"
-_SWALLOWS = re.compile(r"AssertionError|\b(?:Base)?Exception\b")
 _ALWAYS = ast.Tuple | ast.Constant | ast.GeneratorExp | ast.List | ast.Set | ast.Dict | ast.JoinedStr | ast.Lambda
-_ASSERTING = re.compile(r"assert|expect|approx$|raises$|(?:is|all)_?close$|chai$|should$|describe$|it$")
 
 
 def taken(setup: str, tests: Sequence[str], language: str) -> tuple[str, ...]:
     """The names that tests read and do not define: what the code must define. Empty if the tests cannot be parsed."""
     source = "\n".join((setup, *tests))
     if language == "javascript":  # every word; the process with the tests keeps the globals of node for itself
-        return tuple(one for one in dict.fromkeys(_JS["word"].findall(source)) if not _ASSERTING.match(one))
+        return tuple(one for one in dict.fromkeys(_RE["word"].findall(source)) if not _RE["asserting"].match(one))
     free, ours = _free(source)
     return tuple(one for one in free if one not in ours)
 
@@ -36,10 +30,10 @@ def unclear(setup: str, tests: Sequence[str], language: str = "python") -> str:
     """A sentence on tests that leave open what the code must define; empty if they do not."""
     source = "\n".join((setup, *tests))
     if language == "javascript":  # a helper such as `deepEqual` beside what is under test: the code could define it
-        source = _JS["text"].sub("", source)
-        declared = " ".join(name for names in _JS["declared"].findall(source) for name in names)
-        lacking = {*_JS["called"].findall(source)} - {*_JS["word"].findall(declared)}
-        helpers, ours = set(filter(_JS["helper"].fullmatch, lacking)), set(filter(_ASSERTING.match, lacking))
+        source = _RE["text"].sub("", source)
+        declared = " ".join(name for names in _RE["declared"].findall(source) for name in names)
+        lacking = {*_RE["called"].findall(source)} - {*_RE["word"].findall(declared)}
+        helpers, ours = set(filter(_RE["helper"].fullmatch, lacking)), set(filter(_RE["asserting"].match, lacking))
         named = ours | helpers if helpers < lacking else ours
         return _DEFINE.format(", ".join(sorted(named))) if named else ""
     free, ours = _free(source)
@@ -63,15 +57,22 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         while more := {one.name for one in defined if _can_fail(one, helpers, own)} - helpers:
             helpers |= more
         good = any(_can_fail(one, helpers, own) for one in nodes if _runs(one))
+        helpers -= {one.id for one in known if isinstance(one.ctx, ast.Load)}
+        body = [one for one in ast.parse("\n".join(tests)).body if isinstance(one, kinds) and not one.decorator_list]
+        idle = [one.name for one in body if one.name in helpers and not _runs(one)]
         write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
     else:
-        source = _JS["text"].sub("", _JS["module"].sub("assert_module", "\n".join((setup, *tests))))
-        called = re.findall(r"\w+", " ".join(_JS["alias"].findall(source)))  # what the tests call assertion modules
-        fails = re.compile("|".join([_JS["failing"].pattern, *(rf"\b{one}\b" for one in called)]), re.IGNORECASE)
-        source = _JS["alias"].sub("", source)  # and without a try whose handler only prints: nothing of it can fail
-        source = _JS["try"].sub(lambda m: m[0] if "console.assert" in m[0] or fails.search(m[2]) else "", source)
+        source = _RE["text"].sub("", _RE["module"].sub("assert_module", "\n".join((setup, *tests))))
+        words = re.findall(r"[\w$]+", source)
+        idle = [one for one in _RE["function"].findall("\n".join(tests)) if words.count(one) == 1]
+        called = re.findall(r"\w+", " ".join(_RE["alias"].findall(source)))  # what the tests call assertion modules
+        fails = re.compile("|".join([_RE["failing"].pattern, *(rf"\b{one}\b" for one in called)]), re.IGNORECASE)
+        source = _RE["alias"].sub("", source)  # and without a try whose handler only prints: nothing of it can fail
+        source = _RE["try"].sub(lambda m: m[0] if "console.assert" in m[0] or fails.search(m[2]) else "", source)
         good = bool(fails.search(source))
         write = "`console.assert(f(2) === 4)`"
+    if good and idle:
+        return f"of the tests nothing calls {idle[0]}, so nothing in it is tested: call it behind its definition"
     return "" if good else f"the tests assert nothing, so every answer that runs would pass: write {write}"
 
 
@@ -88,11 +89,11 @@ def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
             case ast.Raise():
                 return True
             case ast.Name(id=name) | ast.Attribute(attr=name):
-                if name in helpers or (name not in own and _FAILING.search(name)):
+                if name in helpers or (name not in own and _RE["fails"].search(name)):
                     return True
         inner: list[ast.AST] = [*ast.iter_child_nodes(one)]
         if isinstance(one, ast.Try):  # a handler that takes a failed assertion and goes on leaves nothing of the body
-            takes = [each for each in one.handlers if not each.type or _SWALLOWS.search(ast.unparse(each.type))]
+            takes = [each for each in one.handlers if not each.type or _RE["swallows"].search(ast.unparse(each.type))]
             if any(_can_fail(part, helpers, own) for each in takes for part in each.body):
                 return True
             others = [each for each in one.handlers if each not in takes]
@@ -103,8 +104,9 @@ def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
 
 def _runs(one: ast.stmt) -> bool:
     """Whether a statement of the tests does something, or defines what is called as pytest and unittest would."""
-    if isinstance(one, ast.FunctionDef):
-        return one.name.startswith("test")
+    if isinstance(one, ast.FunctionDef):  # pytest would give it fixtures, and nothing here does
+        given = len(one.args.posonlyargs + one.args.args) == len(one.args.defaults) and None not in one.args.kw_defaults
+        return one.name.startswith("test") and given
     if isinstance(one, ast.ClassDef):
         return one.name.startswith("Test") or bool(one.bases)
     if isinstance(one, ast.If):
@@ -126,7 +128,7 @@ def _free(source: str) -> tuple[list[str], set[str]]:
     roots = {id(one.value) for one in nodes if isinstance(one, ast.Attribute)}
     plain = {one.id for one in nodes if isinstance(one, ast.Name) and id(one) not in roots}
     ours = {one for one in free if one in sys.stdlib_module_names or (one not in plain and one.islower())}
-    ours |= {one for one in free if _ASSERTING.match(one)}
+    ours |= {one for one in free if _RE["asserting"].match(one)}
     # What the standard library defines is a helper only next to other names: `sqrt` next to `f`, not `sqrt` alone.
     known = {name for module in _HELPERS for name in vars(importlib.import_module(module)) if not name.startswith("_")}
     helpers = known.intersection(free)

@@ -24,6 +24,7 @@ _FENCE_AFTER_TEXT = re.compile(r"^(?=[^\n`]*[^\s`>])([^\n`]*+)(`{3,}[ \t]*[\w+#.
 _PATTERNS = read_tsv(Path(__file__).with_name("code_patterns.tsv"), ["of", "language", "pattern"])
 _DEFINES = {row["language"]: row["pattern"] for row in _PATTERNS if row["of"] == "defines"}
 _CODE_LINE = {row["language"]: re.compile(row["pattern"]) for row in _PATTERNS if row["of"] == "line"}
+_LANGUAGE = re.compile(r"^(?:python3?|py|js|javascript)[ \t\n]+(?=\S)", re.IGNORECASE)
 _WORD = re.compile(r"\[?[A-Za-z]+\]?")
 _MOST_TRIES = 200
 _MOST_READ = 400_000  # characters in all these tries: about a second of Python's own parser
@@ -72,11 +73,9 @@ def _candidates(answer: str, rest: str, blocks: Sequence[str], asked: Asked) -> 
             yield "\n".join((*helpers, block))
     if len(blocks) > 1:
         yield "\n".join(_good(blocks, asked.language))
-    for text in (rest, _FENCE_LINE.sub("", answer), _unwrapped(answer, asked.language)):
+    for text in (rest, _FENCE_LINE.sub("", answer), _unwrapped(answer, asked.language), re.sub("(?m)^> ?", "", answer)):
         yield _bare(text, asked.language)
-    for kind, text in _markdown(answer):
-        if kind in {"code_inline", "code_block"}:
-            yield re.sub(r"^(?:python3?|py|js|javascript)\s+", "", text)
+    yield from (text for kind, text in _markdown(answer) if kind in {"code_inline", "code_block"})
 
 
 def _good(blocks: Sequence[str], language: str) -> Sequence[str]:
@@ -91,7 +90,7 @@ def _markdown(answer: str) -> list[tuple[str, str]]:
     reader = MarkdownIt("commonmark", {"maxNesting": 40}).disable(["html_block", "html_inline", "link", "image"])
     tokens = reader.parse(_FENCE_AFTER_TEXT.sub(r"\1\n\2", answer))
     return [
-        (one.type, f"{one.info}\n{one.content}" if "(" in one.info else one.content)  # code on the line of the fence
+        (one.type, _LANGUAGE.sub("", f"{one.info}\n{one.content}" if "(" in one.info else one.content))  # in its line
         for token in tokens
         for one in (token, *(token.children or ()))
     ]

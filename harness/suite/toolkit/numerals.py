@@ -1,8 +1,4 @@
-"""Numbers as models write them: one reader for scores and for tail events.
-
-docs/slices.md says what is read. What could be two numbers is read one way for every target, so that an answer is
-never right by the choice of its reading.
-"""
+"""Numbers as models write them (docs/slices.md), for scores and tail events: read one way, whatever the target."""
 
 import functools
 import html
@@ -16,7 +12,8 @@ from typing import NamedTuple
 
 _LARGEST = 400  # decimal digits of the largest power; beyond it a text is no number
 _DASHES = str.maketrans(
-    dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-") | dict.fromkeys("\u2044\u2215\u00f7", "/")
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d", "-")
+    | dict.fromkeys("\u2044\u2215\u00f7", "/")
 )
 _LOWERED = str.maketrans({0x2080 + digit: f"_{digit}" for digit in range(10)})
 _PART = "\ue000"  # before a fraction that is one sign, until it is known what stands before it
@@ -76,7 +73,7 @@ def _plainer(text: str) -> str:
         text = _RAISED_RUN.sub(lambda run: f"^{{{''.join(map(_RAISED.__getitem__, run.group()))}}}", text)
         text = "".join(_sign(sign) for sign in text.translate(_DASHES | _LOWERED))
         text = _ascii_digits(unicodedata.normalize("NFKC", text).translate(_DASHES))
-        text = text.replace(f"-{_PART}", "-").replace(_PART, " ")
+        text = re.sub(f"(?<=[- ]){_PART}", "", text).replace(_PART, " ")
     for pattern, to in _STEPS:
         text = pattern.sub(to, text)
     return text

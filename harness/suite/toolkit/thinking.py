@@ -1,7 +1,4 @@
-"""What a model wrote while it thought, apart from its answer: found by the marks of the model families.
-
-A block counts where it begins the answer or a line, so that a mark that an answer quotes is left alone.
-"""
+"""What a model thought, apart from its answer: blocks by the marks of the families, where one begins a line."""
 
 import re
 from collections.abc import Iterator
