@@ -1,6 +1,6 @@
 """Our engine as an lm_eval model, ``quantcliff``, with the arguments of lm_eval's own ``hf``.
 
-`python scripts/lm_eval_model.py --model quantcliff ...` takes the options of lm_eval's command line; in Python call `register`.
+`python scripts/lm_eval_model.py --model quantcliff ...` is lm_eval's command line with it; Python calls `register`.
 """
 
 from collections.abc import Mapping, Sequence
