@@ -43,9 +43,7 @@ def grouped_sdpa(
 ) -> tuple[Tensor, Any]:
     """Return the attention of a layer as `sdpa` of transformers does, which computes everything but the case above."""
     rows, heads, tokens, size = query.shape
-    group = max(
-        1, heads // key.shape[1]
-    )  # not `num_key_value_groups`: with latent keys a config may say anything there
+    group = max(1, heads // key.shape[1])  # `num_key_value_groups` may be anything in a config with latent keys
     masked = attention_mask is not None and attention_mask.ndim == 4 and attention_mask.shape[1] == 1  # noqa: PLR2004
     unknown = any(more.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
     scaling, unknown = more.get("scaling"), unknown or bool(more.get("dropout"))
