@@ -25,6 +25,7 @@ baseline's length nothing can blow up, and "truncated" says it.
 
 _LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters
 _REQUEST = re.compile(r"(?=\S*\d)\S{8,}")  # the number or time of a request
+_SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
 
 
 @dataclass(slots=True)
@@ -156,12 +157,14 @@ def errors_in_words(sides: Iterable[Iterable[Scored]]) -> dict[str, str]:
     for answers in sides:
         found.append(defaultdict(list))
         for one in answers:
-            refused = one.signs is not None and one.signs.get("refusal")  # that is the model's own
-            if isinstance(one.response, Generation) and one.response.finish != "length" and not refused:
-                found[-1][_REQUEST.sub("...", one.response.text.strip())].append(one)
+            said = one.response
+            if not isinstance(said, Generation) or said.finish == "length" or (one.signs or {}).get("refusal"):
+                continue
+            if len(text := said.text.strip()) >= _SHORTEST and not _SPEAKS.search(text):
+                found[-1][_REQUEST.sub("...", text)].append(one)
     errors = dict[str, str]()
-    for text, own in found[0].items() if len(found) > 1 else ():
+    for text, same in found[0].items() if len(found) > 1 else ():
         known = min(len(other.get(text, ())) for other in found[1:])
-        if len(own) >= 2 * known + _LEAST and len(text) >= _SHORTEST and not any(one.score for one in own):
-            errors |= {one.item_id: text for one in own}
+        if len(same) >= 2 * known + _LEAST and not any(one.score for one in same):
+            errors |= {one.item_id: text for one in same}
     return errors

@@ -387,4 +387,5 @@ def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidate
     assert not errors_in_words([_said(busy[:5]) + _said(busy[5:], score=1.0), well])
     assert not errors_in_words([_said(busy, finish="length"), well])
     assert not errors_in_words([_said(busy, refusal=True), well])
+    assert not errors_in_words([_said(["I do not know that."] * 6), well])
     assert not errors_in_words([_said(busy)])
