@@ -23,7 +23,7 @@ Source: own. Limits: a candidate that reasons longer and is right is an event to
 baseline's length nothing can blow up, and "truncated" says it.
 """
 
-_LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters
+_LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters if any
 _REQUEST = re.compile(r"(?=\S*\d)\S{8,}")  # the number or time of a request
 
 
@@ -149,8 +149,8 @@ def with_late(
 def errors_in_words(sides: Iterable[Iterable[Scored]]) -> dict[str, str]:
     """Give each item that the first side's server answered with an error, as the text of its answer, to that text.
 
-    Definition: a whole answer, numbers of requests aside, that comes `_LEAST` times or more, is never right, and that
-    one of the other sides gives less than half as often. Source: own.
+    Definition: a whole answer, empty or numbers of requests aside, that comes `_LEAST` times or more, is never right,
+    and that one of the other sides gives less than half as often. Source: own.
     """
     found: list[dict[str, list[Scored]]] = []
     for answers in sides:
@@ -162,6 +162,6 @@ def errors_in_words(sides: Iterable[Iterable[Scored]]) -> dict[str, str]:
     errors = dict[str, str]()
     for text, own in found[0].items() if len(found) > 1 else ():
         known = min(len(other.get(text, ())) for other in found[1:])
-        if len(own) >= 2 * known + _LEAST and len(text) >= _SHORTEST and not any(one.score for one in own):
+        if len(own) >= 2 * known + _LEAST and not (0 < len(text) < _SHORTEST or any(one.score for one in own)):
             errors |= {one.item_id: text for one in own}
     return errors
