@@ -17,8 +17,6 @@ from harness.judge.outcomes import Outcomes, listed
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
 
-_FLAGS = {"strata": "stratum"}  # options whose flag has another name than their field
-
 
 def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
     """Read both sides, compare and gate them. Raises UsageError, NotComparable.
@@ -34,7 +32,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     known = [one.name for one in dataclasses.fields(ImportOptions) if options.get(one.name) not in (None, ())]
     reading = ImportOptions(**{name: options[name] for name in known})
     used = [importers.format_of(one, reading) for one in (baseline, *(path for _, path in named))]
-    importers.check_options([_FLAGS.get(name, name) for name in known], used)
+    importers.check_options(["stratum" if name == "strata" else name for name in known], used)
     rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
     base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
     if not options.get("allow_identical"):

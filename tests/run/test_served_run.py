@@ -141,6 +141,22 @@ def test_errors_of_the_baselines_server_in_words_hide_no_loss(
     assert text in (tmp_path / "trial" / "report.md").read_text()
 
 
+@pytest.mark.parametrize("side", ["full", "small"])
+def test_a_chat_server_that_thinks_where_the_other_does_not_is_refused(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, capsys: pytest.CaptureFixture[str], side: str
+) -> None:
+    """Its server has another setting, whose gain would hide what the weights lose."""
+    thinks = ("thinks", "no_completions")
+    one, other = (thinks, thinks[1:]) if side == "full" else (thinks[1:], thinks)
+    varied = Answers({**known["lossy"].by_ids})
+    for number, (key, lost) in enumerate(known["lossy"].by_ids.items()):
+        varied.by_ids[key] = {**lost, "text": lost["text"].replace("-1", f"-{number + 2}")}
+    with served(varied, *one, model="full") as first, served(known["lossy"], *other, model="small") as second:
+        data = config(tiny_llama, endpoint(first, api="chat"), endpoint(second, api="chat"))
+        assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
+    assert "thinks otherwise than for the baseline" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("how", ["a second name", "the same name"])
 def test_a_name_that_is_declared_quantized_and_answers_as_the_baseline_is_refused(
     tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str

@@ -76,7 +76,7 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
 
 
 def table_answers(path: Path, options: ImportOptions, *, asked: bool = False) -> list[tuple[str, str, str]]:
-    """Return each item's cells in columns of answers; if `asked`, in those of questions, with the column's name."""
+    """Return items with their cells in columns of answers that differ, or, if `asked`, of questions, and its name."""
     suffix = path.suffix.lower()
     if suffix in JSON_LINES:
         known = list(first_object(path))
@@ -86,10 +86,8 @@ def table_answers(path: Path, options: ImportOptions, *, asked: bool = False) ->
     wanted = [one for one in known if _ANSWER.search(one) and not _MEASURED.search(one) and one not in used]
     wanted = [one for one in known if one.lower() in _ASKED] if asked else wanted
     items, *answers = _columns(path, [options.item or "item", *wanted])
-    # A column with one value says nothing of who answered.
     told = [(name, one) for name, one in zip(wanted, (cell.labels() for cell in answers), strict=True) if one.names[1:]]
-    ids = _items(items, path)
-    return [(item, name if asked else "", one[at]) for name, one in told for at, item in enumerate(ids)]
+    return [(item, name if asked else "", one[at]) for at, item in enumerate(_items(items, path)) for name, one in told]
 
 
 def _items(column: _Column, path: Path) -> list[str]:
