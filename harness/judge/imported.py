@@ -12,11 +12,10 @@ from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
 from harness.judge.importers.json_text import below
-from harness.judge.outcomes import Outcomes
+from harness.judge.importers.tables import table_answers
+from harness.judge.outcomes import Outcomes, listed
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
-
-_FLAGS = {"strata": "stratum"}  # options whose flag has another name than their field
 
 
 def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
@@ -33,12 +32,14 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     known = [one.name for one in dataclasses.fields(ImportOptions) if options.get(one.name) not in (None, ())]
     reading = ImportOptions(**{name: options[name] for name in known})
     used = [importers.format_of(one, reading) for one in (baseline, *(path for _, path in named))]
-    importers.check_options([_FLAGS.get(name, name) for name in known], used)
+    importers.check_options(["stratum" if name == "strata" else name for name in known], used)
     rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
     base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
     if not options.get("allow_identical"):
         for side, (_, path) in zip(sides, named, strict=True):
             _refuse_same(base, side, (baseline, path), reading)
+    for _, path in named if reading.prompt is None and set(used) == {"table"} else ():
+        _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
     material = compare.compare(base, sides, rules, allow_unmatched=options["allow_unmatched"])
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
     return gate.judge(material, rules, order=[name for name, _ in named], provenance=provenance)
@@ -64,8 +65,14 @@ def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], readi
 def _contents(path: Path) -> frozenset[str]:
     """Return the digests of all files but lm_eval's summaries (``results_*``), which hold times, as names do."""
     files = [one for one in (path, *below(path, "*")) if one.is_file()]
-    found = set()
-    for one in [one for one in files if not one.name.startswith("results_")] or files:
-        with one.open("rb") as stream:
-            found.add(hashlib.file_digest(stream, "sha256").hexdigest())
-    return frozenset(found)
+    told = [one for one in files if not one.name.startswith("results_")] or files
+    return frozenset(hashlib.sha256(one.read_bytes()).hexdigest() for one in told)
+
+
+def _refuse_other_questions(baseline: Path, path: Path, reading: ImportOptions, tolerated: float) -> None:
+    """Refuse a table whose ids name other questions than the baseline's, as row numbers of another selection do."""
+    one, own = ({told[:2]: told[2] for told in table_answers(file, reading, asked=True)} for file in (baseline, path))
+    odd = [key for key in one if own.get(key, one[key]) != one[key]]
+    if len(odd) > tolerated * len({item for item, _ in one}):
+        text = f"{len(odd)} items have another {odd[0][1]} than in {baseline} ({listed([item for item, _ in odd])})"
+        raise NotComparable(f"{path}: {text}: give ids that name the same questions, or what must agree with --prompt")

@@ -21,7 +21,7 @@ from harness.judge.summaries import Comparison, Comparisons
 from harness.judge.tail_counts import Cell, cells, errors_in_words, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
-from harness.models.compatibility import check_candidate, check_software, cross_engine_note, same_server
+from harness.models.compatibility import HALF, check_candidate, check_software, cross_engine_note, same_server
 from harness.records import TAIL_KINDS, Item, Proof, proof_from_json
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
@@ -113,8 +113,7 @@ def _asked(run: RunRecord, name: str, left_out: frozenset[str]) -> list[Item]:
 def _check_complete(run: RunRecord, left_out: frozenset[str]) -> None:
     """Refuse a run that lacks an answer to what was asked. Raises Incomplete, naming it."""
     samples = run.experiment.sampling.samples
-    records = [one.get("skipped", {}) for one in run.shards.values()]
-    skipped = {(name, unit) for one in records for name in one for unit in one[name]}
+    skipped = {(name, at) for one in run.shards.values() for name, own in one.get("skipped", {}).items() for at in own}
     for name in (one for one in run.answers if one not in run.failures):
         answered = Counter(one.item_id for one in run.of(name))
         asked = [item for item in _asked(run, name, left_out) if (name, run.unit_of[item.id]) not in skipped]
@@ -137,7 +136,9 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
     base = _proof(run, baseline.name)
     writes = any(item.kind == "generate" for item in run.items)
     read = {one.item_id: one.response.prompt_tokens for one in run.of(baseline.name)}
+    thought = {one.item_id for one in run.of(baseline.name) if "thinking_characters" in one.metrics}
     one_engine = base.served is None and not execution.cross_engine
+    chat = baseline.engine.api == "chat" and not execution.cross_engine
     for variant in (one for one in variants if one.name in run.identities):  # others were asked nothing
         path, proof = _identity(run, variant.name), _proof(run, variant.name)
         try:
@@ -147,8 +148,11 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
         except NotComparable as error:
             raise NotComparable(f"{path}: {error}") from error
         lengths = {one.item_id: one.response.prompt_tokens for one in run.of(variant.name)}
-        if one_engine and (odd := [one for one in lengths if lengths[one] != read.get(one)]):
-            raise NotComparable(f"{path}: {odd[0]} has other tokens than for the baseline: give both one tokenizer")
+        odd = [f"{one} has other tokens than" for one in lengths if one_engine and lengths[one] != read.get(one)]
+        own = {one.item_id for one in run.of(variant.name) if "thinking_characters" in one.metrics}
+        odd += ["it thinks otherwise than"] * (chat and len((thought ^ own) & lengths.keys()) > HALF * len(lengths))
+        if odd:
+            raise NotComparable(f"{path}: {odd[0]} for the baseline: give both one tokenizer and one mode of thinking")
         same = _same_model(run, variant, base, proof)
         if variant.name == CONTROL and not same:
             raise NotComparable(f"{path}: the control is not the baseline, whose repetition it should be")

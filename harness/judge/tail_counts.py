@@ -23,7 +23,7 @@ Source: own. Limits: a candidate that reasons longer and is right is an event to
 baseline's length nothing can blow up, and "truncated" says it.
 """
 
-_LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters
+_LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters if any
 _REQUEST = re.compile(r"(?=\S*\d)\S{8,}")  # the number or time of a request
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
 
@@ -150,8 +150,8 @@ def with_late(
 def errors_in_words(sides: Iterable[Iterable[Scored]]) -> dict[str, str]:
     """Give each item that the first side's server answered with an error, as the text of its answer, to that text.
 
-    Definition: a whole answer, numbers of requests aside, that comes `_LEAST` times or more, is never right, and that
-    one of the other sides gives less than half as often. Source: own.
+    Definition: a whole answer, empty or numbers of requests aside, that comes `_LEAST` times or more, is never right,
+    and that one of the other sides gives less than half as often. Source: own.
     """
     found: list[dict[str, list[Scored]]] = []
     for answers in sides:
@@ -160,7 +160,8 @@ def errors_in_words(sides: Iterable[Iterable[Scored]]) -> dict[str, str]:
             said = one.response
             if not isinstance(said, Generation) or said.finish == "length" or (one.signs or {}).get("refusal"):
                 continue
-            if len(text := said.text.strip()) >= _SHORTEST and not _SPEAKS.search(text):
+            text = said.text.strip()
+            if (len(text) >= _SHORTEST and not _SPEAKS.search(text)) or not (text or one.length):
                 found[-1][_REQUEST.sub("...", text)].append(one)
     errors = dict[str, str]()
     for text, same in found[0].items() if len(found) > 1 else ():

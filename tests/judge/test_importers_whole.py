@@ -8,7 +8,7 @@ import shutil
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from written import DATE, compared, inspect_log, jsonl, lm_eval_sample, samples_of
+from written import DATE, compared, csv_of, inspect_log, jsonl, lm_eval_sample, samples_of
 
 SCORES = [float(at % 4 > 0) for at in range(200)]
 WORSE = [float(at % 4 > 1) for at in range(200)]
@@ -87,3 +87,24 @@ def test_a_folder_behind_a_link_is_read(tmp_path, write, place):
         (one / place / "bad").symlink_to(store)
         (one / "latest").symlink_to(one, target_is_directory=True)
     assert compared(*sides) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "code"),
+    [("prompt", (), 4), ("Question", (), 4), ("gold", (), 4), ("note", (), 0), ("prompt", ("--prompt", "item"), 0)],
+)
+def test_ids_that_are_row_numbers_of_another_selection_are_refused(tmp_path, column, words, code):
+    """The candidate's unanswered rows were dropped, and the others numbered anew: they are easier questions."""
+    easy = [at for at in range(800) if at % 4]
+    base = csv_of(tmp_path / "base.csv", f"item,score,{column}", [f"{at},{int(at % 4 > 0)},q{at}" for at in range(600)])
+    side = csv_of(tmp_path / "side.csv", f"item,score,{column}", [f"{at},1,q{one}" for at, one in enumerate(easy)])
+    assert compared(base, side, *words) == code
+
+
+def test_a_few_edited_questions_and_a_column_of_one_side_are_tolerated(tmp_path):
+    """As many as may be unmatched: one in a hundred."""
+    told = [f"q{at}" for at in range(300)]
+    base = csv_of(tmp_path / "base.csv", "item,score,prompt,gold", [f"{one},1,{one},x{one}" for one in told])
+    for few, code in ((3, 0), (4, 4)):
+        lines = [f"{one},{int(at > 0)},{one if at >= few else 'Q'}" for at, one in enumerate(told)]
+        assert compared(base, csv_of(tmp_path / "side.csv", "item,score,prompt", lines)) == code

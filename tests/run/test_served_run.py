@@ -124,20 +124,37 @@ def test_a_served_candidate_is_gated_like_any_other(
     assert "sesame-9f3a" not in said.out + said.err
 
 
+@pytest.mark.parametrize("said", [" Service unavailable, please retry request {0:x}-4f2a-{1:08x}", ""])
 def test_errors_of_the_baselines_server_in_words_hide_no_loss(
-    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, said: str
 ) -> None:
-    """As the text of an answer they would be wrong answers, next to which the candidate loses nothing."""
+    """They would be wrong answers, next to which the candidate loses nothing; so would empty ones."""
     failing = Answers(dict(known["sound"].by_ids))
     for number, (key, lost) in enumerate(known["lossy"].by_ids.items()):
         if lost["text"].endswith("-1"):
-            said = f" Service unavailable, please retry request {number:x}-4f2a-{number + 5:08x}"
-            failing.by_ids[key] = {**lost, "text": said}
+            failing.by_ids[key] = {**lost, "text": said.format(number, number + 5)}
     with served(failing, model="full") as one, served(known["lossy"], model="small") as other:
         data = config(tiny_llama, endpoint(one), endpoint(other), execution={"control": False})
         assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
-    text = "full answered 20 items with 'Service unavailable, please retry request ...'"
+    shown = "Service unavailable, please retry request ..." if said else ""
+    text = f"full answered 20 items with '{shown}', which looks like an error of its server"
     assert text in (tmp_path / "trial" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("side", ["full", "small"])
+def test_a_chat_server_that_thinks_where_the_other_does_not_is_refused(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, capsys: pytest.CaptureFixture[str], side: str
+) -> None:
+    """Its server has another setting, whose gain would hide what the weights lose."""
+    thinks = ("thinks", "no_completions")
+    one, other = (thinks, thinks[1:]) if side == "full" else (thinks[1:], thinks)
+    varied = Answers({**known["lossy"].by_ids})
+    for number, (key, lost) in enumerate(known["lossy"].by_ids.items()):
+        varied.by_ids[key] = {**lost, "text": lost["text"].replace("-1", f"-{number + 2}")}
+    with served(varied, *one, model="full") as first, served(known["lossy"], *other, model="small") as second:
+        data = config(tiny_llama, endpoint(first, api="chat"), endpoint(second, api="chat"))
+        assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
+    assert "thinks otherwise than for the baseline" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["a second name", "the same name"])
