@@ -24,7 +24,7 @@ SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _ANSWER = re.compile(r"(?i)resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|generat|log_?(prob|lik)|model_ans|hypo")
 _MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(m?s|secs?|len(gth)?|count|id|at)$")
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
-_ASKED = frozenset({"gold", "input", "instruction", "problem", "prompt", "query", "question", "reference", "target"})
+_ASKED = {"prompt", "question", "query", "problem", "input", "instruction", "target", "gold", "reference"}
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
@@ -75,19 +75,32 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     return rows.outcomes(name)
 
 
-def table_answers(path: Path, options: ImportOptions, *, asked: bool = False) -> list[tuple[str, str, str]]:
-    """Return items with their cells in columns of answers that differ, or, if `asked`, of questions, and its name."""
-    suffix = path.suffix.lower()
-    if suffix in JSON_LINES:
-        known = list(first_object(path))
-    else:
-        known = _parquet(path).column_names if suffix in PARQUET else next(_csv_rows(path))
+def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
+    """Return the cells of the columns of answers, each with its item, sorted; none if there are none."""
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
-    wanted = [one for one in known if _ANSWER.search(one) and not _MEASURED.search(one) and one not in used]
-    wanted = [one for one in known if one.lower() in _ASKED] if asked else wanted
+    wanted = [one for one in _header(path) if _ANSWER.search(one) and not _MEASURED.search(one) and one not in used]
     items, *answers = _columns(path, [options.item or "item", *wanted])
-    told = [(name, one) for name, one in zip(wanted, (cell.labels() for cell in answers), strict=True) if one.names[1:]]
-    return [(item, name if asked else "", one[at]) for at, item in enumerate(_items(items, path)) for name, one in told]
+    # A column with one value says nothing of who answered.
+    told, ids = [one for one in (cell.labels() for cell in answers) if len(one.names) > 1], _items(items, path)
+    return sorted((item, one[at]) for one in told for at, item in enumerate(ids))
+
+
+def table_questions(path: Path, options: ImportOptions, columns: Sequence[str]) -> tuple[list[str], list[Labels]]:
+    """Return a table's items, and columns of it."""
+    items, *found = _columns(path, [options.item or "item", *columns])
+    return _items(items, path), [one.labels() for one in found]
+
+
+def asking(first: Path, second: Path) -> list[str]:
+    """Return the columns of two tables that hold what was asked, or what is right."""
+    known = _header(second)
+    return [one for one in _header(first) if one.lower() in _ASKED and one in known]
+
+
+def _header(path: Path) -> list[str]:
+    if path.suffix.lower() in JSON_LINES:
+        return list(first_object(path))
+    return list(_parquet(path).column_names if path.suffix.lower() in PARQUET else next(_csv_rows(path)))
 
 
 def _items(column: _Column, path: Path) -> list[str]:
