@@ -107,8 +107,7 @@ def _localized(
     for one in (record.experiment.baseline, variant):
         check_files(one, files_of(one, None), record.identities[one.name])
     say = shared.progress(options).note
-    done = commands.damage_path(record, candidate)
-    known = not again and done.is_file() and read_json(done)
+    known = not again and (done := commands.damage_path(record, candidate)).is_file() and read_json(done)
     if known and commands.searched(record, share).items() <= known.items():
         return record, judgement, known
     return record, judgement, commands.localize(record, judgement, candidate, share=share, minutes=minutes, say=say)

@@ -224,8 +224,7 @@ def repair(
         raise NotComparable(f"{name}: the search found no set that wins items back: there is nothing to prove")
     if "skip_modules" not in METHODS[variant.quantization.method].options:
         text = f"{name}: {variant.quantization.method} takes no skip_modules, so no variant can be made of it here"
-        remedy = f"quantize it again without the modules of `chosen` in {damage_path(run, name)}"
-        raise UsageError(f"{text}; {remedy}")
+        raise UsageError(f"{text}; quantize it again without the modules of `chosen` in {damage_path(run, name)}")
     cures, others = _gated(variant, sets, bits)
     plan, shared = held_out(run, summary, [variant, *cures, *others])
     label = f"repair-{name}" if bits is None else f"repair-{name}-{bits}bit"

@@ -169,10 +169,8 @@ def _granted(said: Mapping[str, Any]) -> list[str]:
         raise RunError("generated code could not be shut away: its process ended before any code was read")
     layers = [one for one in said["solution"] if one in said["tests"]]
     if "seccomp" not in layers or not {"user namespace", "landlock"} & set(layers):
-        raise RunError(
-            f"this kernel cannot shut generated code away (it grants {', '.join(layers) or 'nothing'}): "
-            "needed are seccomp, and user namespaces or Landlock; run where they are, or leave the slice out"
-        )
+        text = f"this kernel cannot shut generated code away (it grants {', '.join(layers) or 'nothing'}): needed are"
+        raise RunError(f"{text} seccomp, and user namespaces or Landlock; run where they are, or leave the slice out")
     return layers
 
 
