@@ -284,6 +284,16 @@ def test_a_program_whose_process_is_killed_from_outside_is_run_again(role, sent)
     assert found.reason == ""
 
 
+def test_the_time_of_a_job_that_is_suspended_does_not_count(monkeypatch):
+    """As by Slurm: it stands still, its programs with it, and right code is not late when it goes on."""
+    clock, still = time.monotonic, [0.0]
+    monkeypatch.setattr("harness.suite.sandbox.time.monotonic", lambda: clock() + still[0])
+    timer = threading.Timer(0.8, lambda: still.__setitem__(0, 60.0))
+    timer.start()
+    assert outcome("import time\ntime.sleep(1.5)\ndef f(x):\n    time.sleep(0.5)\n    return x + 1\n").reason == ""
+    timer.join()
+
+
 def test_a_program_that_kills_itself_is_run_twice_at_most():
     """Its end is its own, and it fails."""
     assert not outcome("import os, signal\ndef f(x): os.kill(os.getpid(), signal.SIGKILL)").passes

@@ -153,14 +153,13 @@ def _start(
 
 def _follow(pipe: int, said: dict[str, Any], until: set[str], seconds: float) -> bool:
     """Read what the tests say until one of `until` has come, or they end. False where time is up."""
-    deadline = time.monotonic() + seconds
     with contextlib.suppress(Gone):
-        while not said.keys() & until:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([pipe], [], [], left)[0]:
-                return False
-            said.update(receive(pipe))
-    return True
+        while seconds > 0 and not said.keys() & until:
+            began, step = time.monotonic(), min(seconds, 0.5)
+            if select.select([pipe], [], [], step)[0]:
+                said.update(receive(pipe))
+            seconds -= min(time.monotonic() - began, step)  # not all of what a job that is suspended stands still
+    return seconds > 0 or bool(said.keys() & until)
 
 
 def _granted(said: Mapping[str, Any]) -> list[str]:
