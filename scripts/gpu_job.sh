@@ -24,6 +24,7 @@
 # Exit code, which the scheduler sees as the job's: 0 every gating stratum passed, 1 one failed, 2 the config or the
 # command is wrong, 3 inconclusive, 4 the run is incomplete or its sides cannot be compared.
 set -euo pipefail
+trap 'exit 4' ERR # not with 1, which says that a candidate failed: nothing was run
 
 if [ $# -lt 1 ]; then
   echo "usage: gpu_job.sh CONFIG [options of quantcliff run]" >&2

@@ -9,7 +9,8 @@
 #   PYTHON   the node's Python, the one that has torch (default: python3)
 #   INTO     where to unpack and run (default: the folder `node` beside this file); results stay in there
 #
-# Exit codes: the command's own; before it runs, 2 for a wrong Python and 4 for a missing or damaged part.
+# Exit codes: the command's own; before it runs, 2 for a wrong Python and 4 for a missing or damaged part, or if it
+# cannot be unpacked and installed.
 set -euo pipefail
 shopt -s nullglob
 
@@ -18,6 +19,8 @@ bundle=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 into=${INTO:-$bundle/node}
 
 say() { echo "run_on_node.sh: $*" >&2; }
+# Until the command runs nothing here ends in 1, with which quantcliff says that a candidate failed.
+trap 'say "cannot unpack or install it (see above): free some space, and give the command again"; exit 4' ERR
 
 # 1. The right Python, and every part whole.
 python=$(command -v "${PYTHON:-python3}") || { say "no ${PYTHON:-python3} on this machine; name one in PYTHON"; exit 2; }

@@ -110,6 +110,28 @@ def test_a_script_that_a_page_calls_by_its_path_can_be_executed():
     assert [name for name in sorted(called) if not os.access(SCRIPTS / name, os.X_OK)] == []
 
 
+def test_gpu_job_whose_folder_is_not_on_the_node_is_no_fail(recorder, tmp_path):
+    """Bash ends in 1 there, with which quantcliff says that a candidate failed."""
+    env = {**recorder, "SLURM_SUBMIT_DIR": str(tmp_path / "gone")}
+    assert bash("gpu_job.sh", "my.yaml", env=env, cwd=tmp_path).returncode == 4
+    assert not (tmp_path / "record").exists()
+
+
+def test_a_bundle_that_cannot_be_installed_is_no_fail(tmp_path):
+    """pip ends in 1 on a full disk, say, and a tar that was cut short in 2: the node says 4 and what to do."""
+    (tmp_path / "config.yaml").write_text("name: x")
+    here = offline_wheels.Target(".".join(map(str, sys.version_info[:2])), glibc=28, machine="x")
+    for bundle, part_bytes in ((tmp_path / "whole", 1 << 20), (tmp_path / "cut", 1024)):
+        offline_bundle.write_bundle(bundle, {"config.yaml": tmp_path / "config.yaml"}, here, part_bytes)
+        if bundle.name == "cut":  # the last parts were not copied, nor their lines
+            (bundle / "SHA256SUMS").write_text((bundle / "SHA256SUMS").read_text().splitlines(keepends=True)[0])
+            (bundle / "bundle.tar.001").write_bytes(b"x" * 700)
+        run, env = ["bash", str(bundle / "run_on_node.sh"), "true"], {**clean_environment(), "PYTHON": sys.executable}
+        done = subprocess.run(run, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 4
+        assert "cannot unpack or install it" in done.stderr
+
+
 def test_gpu_job_without_a_config_is_bad_usage(recorder, tmp_path):
     """No config: exit 2, one line of usage, and nothing was run."""
     done = bash("gpu_job.sh", env=recorder, cwd=tmp_path)

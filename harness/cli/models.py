@@ -107,9 +107,9 @@ def _localized(
     for one in (record.experiment.baseline, variant):
         check_files(one, files_of(one, None), record.identities[one.name])
     say = shared.progress(options).note
-    done = commands.damage_path(record, candidate)
-    if not again and done.is_file() and (summary := read_json(done)).get("share") == share:
-        return record, judgement, summary
+    known = not again and (done := commands.damage_path(record, candidate)).is_file() and read_json(done)
+    if known and commands.searched(record, share).items() <= known.items():
+        return record, judgement, known
     return record, judgement, commands.localize(record, judgement, candidate, share=share, minutes=minutes, say=say)
 
 

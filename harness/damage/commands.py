@@ -34,7 +34,7 @@ from harness.run.plan import files_of
 from harness.run.progress import Reporter
 from harness.stats.binary import mcnemar_midp
 from harness.stats.events import event_rate
-from harness.store.files import atomic_write, write_json
+from harness.store.files import atomic_write, read_json, write_json
 from harness.store.record import RunRecord
 from harness.store.rundir import RunDir, Shard
 from harness.store.units import plan_units
@@ -131,7 +131,12 @@ def localize(
     kept, seconds = {one.id for one in chosen.kept}, 60 * minutes
     with contextlib.closing(Journal(damage_path(run, name, ".jsonl"), key)) as journal:
         found = search(journal, hybrid.ask, right, hybrid.sizes, kept=kept, most=most, seconds=seconds, say=say)
-    return _written(run, _summary(run, name, places, chosen, hybrid.sizes, found, whole, most) | {"share": share})
+    return _written(run, _summary(run, name, places, chosen, hybrid.sizes, found, whole, most) | searched(run, share))
+
+
+def searched(run: RunRecord, share: float) -> dict[str, Any]:
+    """Return what a finished search says it was about: without it, it is of another build, answers or share."""
+    return {"share": share, "of": digest(read_json(run.directory.path / "manifest.json"))}
 
 
 def _written(run: RunRecord, summary: dict[str, Any]) -> dict[str, Any]:
@@ -219,8 +224,7 @@ def repair(
         raise NotComparable(f"{name}: the search found no set that wins items back: there is nothing to prove")
     if "skip_modules" not in METHODS[variant.quantization.method].options:
         text = f"{name}: {variant.quantization.method} takes no skip_modules, so no variant can be made of it here"
-        remedy = f"quantize it again without the modules of `chosen` in {damage_path(run, name)}"
-        raise UsageError(f"{text}; {remedy}")
+        raise UsageError(f"{text}; quantize it again without the modules of `chosen` in {damage_path(run, name)}")
     cures, others = _gated(variant, sets, bits)
     plan, shared = held_out(run, summary, [variant, *cures, *others])
     label = f"repair-{name}" if bits is None else f"repair-{name}-{bits}bit"

@@ -216,8 +216,7 @@ class _Run:
             if key in before and before[key] != self.directory.recorded(name, file):
                 raise NotComparable(f"{self.directory.path / name / file}: {changed}: {RESTORE}")
         files = self.plan.paths.get(self.plan.experiment.baseline.name if name == CONTROL else name)
-        answered = self.directory.recorded(name, "variant.json")
-        if files and answered:
+        if files and (answered := self.directory.recorded(name, "variant.json")):
             check_files(variant, Path(files), answered)
 
     def _done(self, name: str, units: Sequence[Unit]) -> set[int]:
@@ -244,6 +243,8 @@ class _Run:
     def _work(self, variant: Variant, units: Sequence[Unit], known: set[int]) -> None:
         """Load the variant in its own process and answer the units; of the `known` ones only traces are wanted."""
         self.progress.doing(variant.name, "loading")
+        for earlier in ("comparisons.json", "junit.xml", "report.html", "report.md", "verdict.json"):
+            (self.directory.path / earlier).unlink(missing_ok=True)  # of answers that are not all there now
         log = self.directory.path / variant.name / f"worker-{self.shard}.log"
         with self.text_policy.log(log) as own_log, started(self._job(variant, own_log)) as ask:
             ready = ask.receive()

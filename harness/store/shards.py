@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -71,7 +71,7 @@ def _status(
     seconds = sum(one.seconds for one in every)
     node, log = alive(folder / f"{shard}.lease", now), _log(directory, shard)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log else []
-    damage = _damage(folder / f"{shard}.json", plan)
+    damage = damage_of(folder / f"{shard}.json", plan)
     state: Any = "stopped" if log or every or (folder / f"{shard}.lock").exists() else "not started"
     if node:
         state = "waiting" if (folder / f"{shard}.waiting").exists() else "running"
@@ -84,7 +84,7 @@ def _status(
     return ShardStatus(shard.label, state, node, done, rate, eta, str(log or ""), last)
 
 
-def _damage(path: Path, plan: dict[str, Any]) -> str | None:
+def damage_of(path: Path, plan: Mapping[str, Any]) -> str | None:
     """Say what is wrong with the record of a complete shard; empty if nothing is, None if there is no record."""
     if not path.is_file():
         return None

@@ -13,6 +13,7 @@ from harness.records import ChoiceLogprobs, Item, Scored, canonical_json, digest
 from harness.store.files import RESTORE, read_json, write_json
 from harness.store.record import RunRecord, read_run
 from harness.store.rundir import ITEMS, RunDir, Shard
+from harness.store.shards import damage_of
 
 
 def load_run(directory: RunDir) -> RunRecord:
@@ -22,6 +23,9 @@ def load_run(directory: RunDir) -> RunRecord:
     if missing := [shard.label for shard in Shard.all(count) if str(shard) not in run.shards]:
         what = "give `quantcliff run` again to finish it" if count == 1 else "run them with --shard"
         raise Incomplete(f"{path.parent}: {len(missing)} of {count} shard(s) incomplete ({', '.join(missing)}): {what}")
+    for one in Shard.all(count):
+        if damage := damage_of(path.parent / "shards" / f"{one}.json", run.plan):
+            raise NotComparable(damage)
     if not path.is_file():
         raise Incomplete(f"{path}: is missing, so the run is not complete: give `quantcliff run` again to finish it")
     _check_plan(run)

@@ -15,12 +15,14 @@ import random_models
 from lazily import lazy
 from paths import RESULTS
 
+from harness.cli import models
 from harness.cli import program as cli
 from harness.config.schema import KVCache, Variant
 from harness.damage.search import Journal, random_set, search
 from harness.errors import ExitCode, NotComparable, UsageError
 from harness.judge import judging
 from harness.records import Item, Settings
+from harness.store.files import write_json
 from harness.store.rundir import RunDir
 from harness.store.whole import load_run
 
@@ -339,3 +341,20 @@ def test_what_is_refused_is_refused_before_torch_is_loaded(words, says):
     assert says in " ".join(done.stderr.split())
     assert len(done.stderr.splitlines()) <= 3
     assert done.stdout == "LOADED []\n"
+
+
+@pytest.mark.parametrize("changed", [{}, {"share": 0.2}, {"of": "another run's manifest"}, {"of": None}])
+def test_a_search_of_other_answers_is_not_proved(changed, monkeypatch, tmp_path):
+    """A finished search is used again only for its share and its run: another build may fail in other strata."""
+    folder = shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run")
+    run = load_run(RunDir(folder))
+    searched = commands.searched(run, 0.1)
+    assert searched == commands.searched(load_run(RunDir(RESULTS / "demo-cpu")), 0.1)
+    write_json(folder / "damage-nf4.json", searched | {"earlier": True} | changed)
+    monkeypatch.setattr("harness.run.plan.files_of", lambda variant, _: tmp_path / variant.name)
+    monkeypatch.setattr("harness.run.identity.check_files", lambda *_: None)
+    monkeypatch.setattr("harness.damage.commands.localize", lambda *_, **__: {"earlier": False})
+    options = SimpleNamespace(quiet=True, as_json=False)
+    monkeypatch.setattr("harness.cli.shared.progress", lambda _: SimpleNamespace(note=print))
+    _, _, summary = models._localized(RunDir(folder), "nf4", 0.1, 12, options, None, again=False)
+    assert summary["earlier"] is (changed == {})

@@ -148,6 +148,27 @@ def test_a_line_cut_short_and_a_lost_unit_are_answered_again(whole: RunDir, tiny
     assert judge(copy) == judged_files(whole)
 
 
+def test_a_run_that_goes_on_leaves_no_verdict_of_earlier_answers(
+    whole: RunDir, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another build answers in the place of the first and is killed: no file says that it passed."""
+    copy = RunDir(shutil.copytree(whole.path, tmp_path / "trial"))
+    names = ("comparisons.json", "junit.xml", "report.html", "report.md", "verdict.json")
+    for name in names:
+        (copy.path / name).write_text("pass")
+    run(config(tiny_llama), tmp_path)
+    assert all((copy.path / name).exists() for name in names)
+    shutil.rmtree(copy.path / "nf4")
+
+    def killed(*_: object) -> None:
+        raise Incomplete("killed")
+
+    monkeypatch.setattr(runner._Run, "_answer", killed)
+    with pytest.raises(Incomplete, match="killed"):
+        run(config(tiny_llama), tmp_path)
+    assert not any((copy.path / name).exists() for name in names)
+
+
 def test_missing_answers_are_never_judged(whole: RunDir, tmp_path: Path) -> None:
     """A run that says it is complete but lacks a line is refused, with variant and number."""
     copy = RunDir(shutil.copytree(whole.path, tmp_path / "trial"))

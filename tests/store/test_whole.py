@@ -492,6 +492,7 @@ def as_baseline(run: Path, **changes: object) -> None:
             one["dtype"] = changes.get("dtype")
     plan["config_digest"] = digest({key: value for key, value in plan["config"].items() if key != "store_text"})
     (run / "run.json").write_text(json.dumps(plan), encoding="utf-8")
+    edit_json(run / "shards" / "1of1.json", config_digest=plan["config_digest"])
     shutil.copy(run / "bf16" / "variant.json", run / "nf4" / "variant.json")
     identity = json.loads((run / "nf4" / "variant.json").read_text(encoding="utf-8"))
     identity["weights"] = changes.get("weights", identity["weights"])
@@ -619,3 +620,16 @@ def test_a_run_given_again_does_not_take_over_what_was_edited(
     assert f"{named}: does not agree with manifest.json" in capsys.readouterr().err
     shutil.rmtree(run / "nf4")
     assert call(*words) == ExitCode.PASS
+
+
+def test_the_record_of_another_runs_shard_is_none_of_this_run(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Copied here while the run went on, so that the manifest holds it too: `compare` refuses what `status` does."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    edit_json(run / "shards" / "2of2.json", config_digest="another")
+    write_manifest(RunDir(run))
+    for command in ("compare --quiet", "status"):
+        assert call(*command.split(), run) == ExitCode.NOT_COMPARABLE
+        said = "".join(capsys.readouterr())
+        assert "is not the record of a shard of this run: remove it" in " ".join(said.split())

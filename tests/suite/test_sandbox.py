@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+import time
 
+import psutil
 import pytest
 from sandboxes import NEEDS_LINUX, RIGHT, TESTS, nothing_is_left, outcome  # noqa: F401 - the fixture is used by every test
 
@@ -255,3 +258,42 @@ def test_too_little_isolation_is_refused():
         _granted({"tests": ["user namespace"], "solution": ["user namespace", "seccomp"]})
     with pytest.raises(RunError, match="ended before any code was read"):
         _granted({"tests": ["user namespace", "seccomp"]})
+
+
+@pytest.mark.parametrize("role", ["solution", "tests"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_program_whose_process_is_killed_from_outside_is_run_again(role, sent):
+    """Right code is not wrong because the machine ran out of memory."""
+    killed = []
+
+    def kill():
+        while not killed:
+            for one in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if role in one.cmdline() and "child.py" in " ".join(one.cmdline()):
+                        time.sleep(0.5)  # past its start
+                        one.send_signal(sent)
+                        killed.append(one.pid)
+                        break
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    found = outcome("import time\ndef f(x):\n    time.sleep(1)\n    return x + 1\n")
+    thread.join()
+    assert killed
+    assert found.reason == ""
+
+
+def test_the_time_of_a_job_that_is_suspended_does_not_count(monkeypatch):
+    """As by Slurm: it stands still, its programs with it, and right code is not late when it goes on."""
+    clock, still = time.monotonic, [0.0]
+    monkeypatch.setattr("harness.suite.sandbox.time.monotonic", lambda: clock() + still[0])
+    timer = threading.Timer(0.8, lambda: still.__setitem__(0, 60.0))
+    timer.start()
+    assert outcome("import time\ntime.sleep(1.5)\ndef f(x):\n    time.sleep(0.5)\n    return x + 1\n").reason == ""
+    timer.join()
+
+
+def test_a_program_that_kills_itself_is_run_twice_at_most():
+    """Its end is its own, and it fails."""
+    assert not outcome("import os, signal\ndef f(x): os.kill(os.getpid(), signal.SIGKILL)").passes

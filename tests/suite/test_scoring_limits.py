@@ -10,7 +10,7 @@ import pytest
 
 from harness.suite.toolkit.generated_code import Asked, program_of
 from harness.suite.toolkit.numerals import numbers
-from harness.suite.toolkit.scoring import matches_any, noted
+from harness.suite.toolkit.scoring import OverLimit, limited, matches_any, noted
 from harness.suite.toolkit.scoring_json import NOT_JSON, fits_schema, json_of, same_value, schema_problem
 
 SLOW = "a" * 40 + "!"
@@ -100,3 +100,16 @@ def test_a_loop_of_any_text_is_read_in_time_that_grows_with_its_length(text):
     program_of(answer, Asked("javascript", "f"))
     numbers(answer)
     json_of('"' + answer)
+
+
+def test_time_in_which_a_job_stands_still_is_no_answers_fault():
+    """Suspended, or on a machine that does other things: only processor time counts, and an endless scorer ends."""
+
+    def endless():
+        while True:
+            pass
+
+    with limited(0.2):
+        time.sleep(0.6)
+    with pytest.raises(OverLimit), limited(0.2):
+        endless()

@@ -137,22 +137,22 @@ def note(limit: str) -> None:
 
 @contextlib.contextmanager
 def limited(seconds: float | None = None, what: str = "scoring") -> Iterator[None]:
-    """Raise OverLimit if what is inside takes longer, `SECONDS` unless said. An outer limit goes on counting."""
+    """Raise OverLimit if what is inside takes more processor time, `SECONDS` unless said. An outer limit goes on."""
     longest = SECONDS if seconds is None else seconds
-    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_PROF)[0]:
         yield  # someone's alarm is set already: the outer limit's
         return
 
     def late(*_: object) -> None:
         raise OverLimit(f"{what} took longer than {longest:g} s")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, longest, 0.5)  # again and again, in case a scorer swallows the first
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, longest, 0.5)  # again and again, in case a scorer swallows the first
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def scored(score: Callable[[], float]) -> float:
