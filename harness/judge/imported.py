@@ -12,7 +12,7 @@ from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
 from harness.judge.importers.json_text import below
-from harness.judge.importers.tables import asking, table_questions
+from harness.judge.importers.tables import questions
 from harness.judge.outcomes import Outcomes, listed
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
@@ -71,16 +71,13 @@ def _contents(path: Path) -> frozenset[str]:
 
 def _refuse_other_questions(baseline: Path, path: Path, reading: ImportOptions, tolerated: float) -> None:
     """Refuse a table whose ids name other questions than the baseline's, as row numbers of another selection do."""
-    columns = asking(baseline, path)
-    (items, asked), (own, told) = (
-        table_questions(one, reading, columns) if columns else ([], []) for one in (baseline, path)
-    )
-    known = {item: row for row, item in enumerate(items)}
-    rows = np.array([known.get(item, -1) for item in own], int)
-    for name, was, now in zip(columns, asked, told, strict=True):
-        codes = {text: code for code, text in enumerate(was.names)}
-        same = np.array([codes.get(text, -1) for text in now.names])[now.codes] == was.codes[rows]
-        odd = [own[at] for at in np.flatnonzero((rows >= 0) & ~same)]
-        if len(odd) > tolerated * len(own) and min(len(was.names), len(now.names)) > 1:  # one text may name a template
+    names, found = questions((baseline, path), reading)
+    for at, name in enumerate(names):
+        (items, asked), (own, told) = found
+        known, codes = ({one: row for row, one in enumerate(some)} for some in (items, asked[at].names))
+        rows = np.array([known.get(item, -1) for item in own])
+        same = np.array([codes.get(text, -1) for text in told[at].names])[told[at].codes] == asked[at].codes[rows]
+        odd = [own[row] for row in np.flatnonzero((rows >= 0) & ~same)]
+        if len(odd) > tolerated * len(own) and min(len(codes), len(told[at].names)) > 1:  # one text may name a template
             text = f"{path}: {len(odd)} items have another {name} than in {baseline} ({listed(odd)})"
             raise NotComparable(f"{text}: give ids that name the same questions, or what must agree with --prompt")

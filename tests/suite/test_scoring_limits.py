@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from harness.suite.toolkit import scoring
 from harness.suite.toolkit.generated_code import Asked, program_of
 from harness.suite.toolkit.numerals import numbers
 from harness.suite.toolkit.scoring import OverLimit, limited, matches_any, noted
@@ -102,8 +103,8 @@ def test_a_loop_of_any_text_is_read_in_time_that_grows_with_its_length(text):
     json_of('"' + answer)
 
 
-def test_time_in_which_a_job_stands_still_is_no_answers_fault():
-    """Suspended, or on a machine that does other things: only processor time counts, and an endless scorer ends."""
+def test_time_in_which_a_job_stands_still_is_no_answers_fault(monkeypatch):
+    """Suspended, or on a machine that does other things: processor time counts, and a scorer that waits ends, too."""
 
     def endless():
         while True:
@@ -113,3 +114,6 @@ def test_time_in_which_a_job_stands_still_is_no_answers_fault():
         time.sleep(0.6)
     with pytest.raises(OverLimit), limited(0.2):
         endless()
+    monkeypatch.setattr(scoring, "WAITS", 2)
+    with pytest.raises(OverLimit), limited(0.2):
+        time.sleep(20)

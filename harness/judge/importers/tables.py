@@ -85,16 +85,14 @@ def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
     return sorted((item, one[at]) for one in told for at, item in enumerate(ids))
 
 
-def table_questions(path: Path, options: ImportOptions, columns: Sequence[str]) -> tuple[list[str], list[Labels]]:
-    """Return a table's items, and columns of it."""
-    items, *found = _columns(path, [options.item or "item", *columns])
-    return _items(items, path), [one.labels() for one in found]
-
-
-def asking(first: Path, second: Path) -> list[str]:
-    """Return the columns of two tables that hold what was asked, or what is right."""
-    known = _header(second)
-    return [one for one in _header(first) if one.lower() in _ASKED and one in known]
+def questions(paths: Sequence[Path], options: ImportOptions) -> tuple[list[str], list[tuple[list[str], list[Labels]]]]:
+    """Return which columns of all tables hold what was asked or is right, and each table's items and those columns."""
+    known, found = [_header(path) for path in paths], []
+    names = [one for one in known[0] if one.lower() in _ASKED and all(one in own for own in known)]
+    for path in paths if names else ():
+        items, *columns = _columns(path, [options.item or "item", *names])
+        found.append((_items(items, path), [one.labels() for one in columns]))
+    return names, found
 
 
 def _header(path: Path) -> list[str]:

@@ -18,7 +18,7 @@ from harness.suite.toolkit.datafiles import read_text
 from harness.suite.toolkit.numerals import numbers, only_value
 
 _ANNOUNCED = re.compile(r"answer(?: is)?[*_\"'`\s]{0,5}[:\uff1a]")  # **Answer**: 5, {"answer": 5}, the answer is: 5
-SECONDS = 5.0  # the longest that one answer may keep a scorer busy
+SECONDS, WAITS = 5.0, 20  # the longest that one answer may keep a scorer busy, and how many times that it may wait
 _ABSENT = re.compile(read_text(Path(__file__).with_name("absent.txt")), re.VERBOSE)
 _BEGUN = re.compile(read_text(Path(__file__).with_name("stated.txt")), re.VERBOSE)
 # Thai, Lao, Burmese, Khmer, kana, Han
@@ -137,7 +137,7 @@ def note(limit: str) -> None:
 
 @contextlib.contextmanager
 def limited(seconds: float | None = None, what: str = "scoring") -> Iterator[None]:
-    """Raise OverLimit if what is inside takes more processor time, `SECONDS` unless said. An outer limit goes on."""
+    """Raise OverLimit after `seconds` of processor time, or `WAITS` times as long in all. An outer limit goes on."""
     longest = SECONDS if seconds is None else seconds
     if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_PROF)[0]:
         yield  # someone's alarm is set already: the outer limit's
@@ -146,13 +146,16 @@ def limited(seconds: float | None = None, what: str = "scoring") -> Iterator[Non
     def late(*_: object) -> None:
         raise OverLimit(f"{what} took longer than {longest:g} s")
 
-    before = signal.signal(signal.SIGPROF, late)
-    signal.setitimer(signal.ITIMER_PROF, longest, 0.5)  # again and again, in case a scorer swallows the first
+    timers = ((signal.ITIMER_PROF, signal.SIGPROF, longest), (signal.ITIMER_REAL, signal.SIGALRM, WAITS * longest))
+    before = [signal.signal(sign, late) for _, sign, _ in timers]
+    for timer, _, most in timers:
+        signal.setitimer(timer, most, 0.5)  # again and again, in case a scorer swallows the first
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        for (timer, sign, _), was in zip(timers, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(sign, was)
 
 
 def scored(score: Callable[[], float]) -> float:
