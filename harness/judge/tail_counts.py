@@ -160,8 +160,8 @@ def errors_in_words(sides: Iterable[Iterable[Scored]]) -> dict[str, str]:
             said = one.response
             if not isinstance(said, Generation) or said.finish == "length" or (one.signs or {}).get("refusal"):
                 continue
-            text = said.text.strip()
-            if (len(text) >= _SHORTEST and not _SPEAKS.search(text)) or not (text or one.length):
+            text, kept = said.text.strip(), said.text or said.token_ids or not one.length
+            if (len(text) >= _SHORTEST and not _SPEAKS.search(text)) or (kept and not text):
                 found[-1][_REQUEST.sub("...", text)].append(one)
     errors = dict[str, str]()
     for text, same in found[0].items() if len(found) > 1 else ():

@@ -385,6 +385,8 @@ def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidate
     assert not errors_in_words([_said(["I do not"] * 6), well])  # too short to be told from a label
     assert set(errors_in_words([_said([""] * 4 + [" \n"] * 2), well]).values()) == {""}
     assert not errors_in_words([_said([""] * 6), _said(["", "", "", "", "4 lamps", "5"])])  # stop texts, say
+    unkept = [Scored(f"t/{at}", "d", 0, 0.0, {}, Generation(f"t/{at}", "", (), "eos", 3), length=4) for at in range(6)]
+    assert not errors_in_words([unkept, well])
     assert not errors_in_words([_said(["The answer is B"] * 6), _said(["The answer is B"] * 3)])
     assert not errors_in_words([_said(busy[:5]) + _said(busy[5:], score=1.0), well])
     assert not errors_in_words([_said(busy, finish="length"), well])
