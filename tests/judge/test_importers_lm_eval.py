@@ -373,3 +373,14 @@ def test_a_task_of_the_summary_without_samples_is_refused(tmp_path):
     with pytest.raises(NotComparable, match="its summary names other_a, of which there are no samples"):
         load(folder)
     assert len(load(folder / f"samples_jars_{DATE}.jsonl")) == 9
+
+
+def test_samples_that_are_fewer_than_their_summary_says_are_refused(tmp_path):
+    """Cut alike on both sides, as by `head` or a full disk, they would be judged as if they were all."""
+    folder = samples_of(tmp_path, "jars", [lm_eval_sample(at) for at in range(9)])
+    summary = folder / f"results_{DATE}.json"
+    summary.write_text(json.dumps({"n-samples": {"jars": {"original": 20, "effective": 9}}}))
+    assert len(load(folder)) == 9
+    summary.write_text(json.dumps({"n-samples": {"jars": {"original": 20, "effective": 10}}}))
+    with pytest.raises(NotComparable, match="holds 9 of the 10 documents in its summary"):
+        load(folder)

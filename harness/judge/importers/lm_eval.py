@@ -56,6 +56,9 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, lines in tasks.items():
         metric, chosen = metrics[task], lines[0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
+        held, said = len({str(line["doc_id"]) for line in lines}), _model(files[task])[2].get(re.sub(r"\W", "_", task))
+        if isinstance(said, int) and held < said:
+            raise NotComparable(f"{files[task]}: holds {held} of the {said} documents in its summary: copy all of them")
         # The choices, or how text is generated.
         offered = {str([one[1:2] for one in _requests(line)]) for line in lines}
         guess = guessing([str(line.get("target")) for line in lines]) if len(offered) == 1 else 0.0
@@ -143,13 +146,14 @@ def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[An
     return {f"the {what} of {task}": told for what, told in found.items() if told}
 
 
-def _model(file: Path) -> tuple[dict[str, str], dict[str, str], set[str]]:
-    """Return what a sample file's model is, the limits that it had and the tasks, by the summary of the same run."""
+def _model(file: Path) -> tuple[dict[str, str], dict[str, str], dict[str, int | None]]:
+    """Return what a sample file's model is, its limits, and the documents of each task, by the summary of its run."""
     found = _NAME.fullmatch(file.name)
     beside = file.with_name(f"results_{found['date'] if found else None}.json")
     data = inner(parsed(beside.read_bytes(), str(beside))) if beside.is_file() else {}
     config = inner(data, "config")
-    tasks = {re.sub(r"\W", "_", task) for task in inner(data, "n-samples") or inner(data, "configs")}
+    counts = inner(data, "n-samples") or inner(data, "configs")
+    tasks = {re.sub(r"\W", "_", task): inner(counts, task).get("effective") for task in counts}
     given = config.get("model_args") or ""
     made = ",".join(f"{key}={one}" for key, one in given.items()) if isinstance(given, Mapping) else str(given)
     limits = " ".join(sorted(_LIMITS.findall(made))) or "none"
@@ -161,9 +165,7 @@ def _model(file: Path) -> tuple[dict[str, str], dict[str, str], set[str]]:
 def _requests(line: Mapping[str, Any]) -> list[Any]:
     """What the model was asked, one entry per choice; newer versions number the entries in an object."""
     asked = line.get("arguments") or []
-    if not isinstance(asked, (Mapping, list)):
-        return [asked]
-    entries = asked.values() if isinstance(asked, Mapping) else asked
+    entries = asked.values() if isinstance(asked, Mapping) else asked if isinstance(asked, list) else [asked]
     return [list(one.values()) if isinstance(one, Mapping) else one for one in entries]
 
 
