@@ -291,7 +291,7 @@ def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
     from harness.store.shards import shard_status
 
     while True:
-        with contextlib.suppress(*[StoreError] * (wait and not run.exists())):  # waits also if none has begun
+        with contextlib.suppress(StoreError) if wait and not run.exists() else contextlib.nullcontext():  # none began
             found = shard_status(run)
             missing = [one for one in found if one.state != "complete"]
             if not wait or all(one.state in {"complete", "damaged"} for one in found):  # what is damaged stays so

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
@@ -117,3 +118,14 @@ def test_time_in_which_a_job_stands_still_is_no_answers_fault(monkeypatch):
     monkeypatch.setattr(scoring, "WAITS", 2)
     with pytest.raises(OverLimit), limited(0.2):
         time.sleep(20)
+
+
+def test_an_alarm_that_someone_else_has_set_goes_on():
+    """A program that embeds us may watch itself by the clock."""
+    signal.setitimer(signal.ITIMER_REAL, 600)
+    try:
+        with limited(0.2):
+            assert signal.getitimer(signal.ITIMER_REAL)[0] > 500
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 500
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -138,15 +138,15 @@ def note(limit: str) -> None:
 @contextlib.contextmanager
 def limited(seconds: float | None = None, what: str = "scoring") -> Iterator[None]:
     """Raise OverLimit after `seconds` of processor time, or `WAITS` times as long in all. An outer limit goes on."""
-    longest = SECONDS if seconds is None else seconds
-    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_PROF)[0]:
+    longest, clocks = SECONDS if seconds is None else seconds, (signal.ITIMER_PROF, signal.ITIMER_REAL)
+    if threading.current_thread() is not threading.main_thread() or any(signal.getitimer(one)[0] for one in clocks):
         yield  # someone's alarm is set already: the outer limit's
         return
 
     def late(*_: object) -> None:
         raise OverLimit(f"{what} took longer than {longest:g} s")
 
-    timers = ((signal.ITIMER_PROF, signal.SIGPROF, longest), (signal.ITIMER_REAL, signal.SIGALRM, WAITS * longest))
+    timers = ((clocks[0], signal.SIGPROF, longest), (clocks[1], signal.SIGALRM, WAITS * longest))
     before = [signal.signal(sign, late) for _, sign, _ in timers]
     for timer, _, most in timers:
         signal.setitimer(timer, most, 0.5)  # again and again, in case a scorer swallows the first
