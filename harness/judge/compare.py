@@ -140,9 +140,12 @@ def _compare_one(
         unmatched = _unmatched(base, side, pairs)
     except NotComparable as error:
         return Comparison(side.name, refused=str(error))
-    columns, places = _columns(base, side, pairs, until), enumerate(base.places)
-    strata = tuple(_stratum(base, columns.of(at, at), at, int(unmatched[at]), blind=one in blind) for at, one in places)
-    weights = [stands(columns.of(at, at), one.layers) for at, one in enumerate(strata)]
+    columns = _columns(base, side, pairs, until)
+    rows = [columns.of(at, at) for at in range(len(base.places))]
+    strata = tuple(
+        _stratum(base, rows[at], at, int(unmatched[at]), blind=one in blind) for at, one in enumerate(base.places)
+    )
+    weights = [stands(own, one.layers) for own, one in zip(rows, strata, strict=True)]
     columns = replace(columns, stands=np.concatenate(weights))
     worse, better = averages.triage(strata)
     shown, judged = averages.averages(strata, columns), sum(bool(one.looks) for one in strata)

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -228,7 +228,7 @@ def _joined(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Positio
     if candidate.items == baseline.items:
         return np.arange(len(baseline)), np.arange(len(baseline))
     before, after = (np.fromiter(map(hash, side.items), np.int64, len(side)) for side in (baseline, candidate))
-    _, own, theirs = np.intersect1d(before, after, return_indices=True)
+    _, own, theirs = np.intersect1d(before, after, assume_unique=True, return_indices=True)
     order = np.argsort(own)
     return own[order], theirs[order]
 
@@ -317,7 +317,9 @@ class Columns:
         return self.where(slice(start, stop))
 
     def where(self, rows: slice | NDArray[Any]) -> Columns:
-        """Return some of the rows."""
-        columns = (getattr(self, one.name) for one in fields(self))
+        """Return some of the rows, these very columns if all are wanted."""
+        if not isinstance(rows, slice) and rows.dtype == bool and rows.all():
+            return self
+        columns = map(self.__getattribute__, self.__slots__)
         cut: list[Any] = [None if column is None else column[rows] for column in columns]
         return Columns(*cut)
