@@ -18,7 +18,9 @@ GONE_WRONG_LEVEL = 0.001
 """Level at which each candidate must be above the baseline. Candidates share the baseline's luck, hence so small."""
 GONE_WRONG_SPREAD = 0.5
 """'About the same amount': best and worst candidate differ by at most this share of the smaller gain."""
-_CHECK = "check its template, dtype and weights"
+GONE_WRONG_GAIN = 0.1
+"""What quantization never gains; a candidate trained to be better is no build of this baseline."""
+_CHECK = "check its template, dtype and weights, and that it is the baseline"
 
 
 def by_slice(strata: Sequence[StratumNumbers]) -> dict[str, list[int]]:
@@ -99,22 +101,24 @@ def hidden(shown: Sequence[Average], worse: int, better: int, judged: int, margi
 
 
 def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
-    """Call out a baseline that looks broken: every candidate is better by about the same amount, or others report more.
+    """Call out a baseline that looks broken: every candidate is much better, or others report more.
 
-    Looked at over everything and in each slice. 'Every' needs at least two candidates; 'better': one-sided p below
-    GONE_WRONG_LEVEL each; 'about the same': gains within GONE_WRONG_SPREAD of the smallest. Quantization errors differ
-    between methods, so a gain that all share is a loss of the baseline. What others report is the slice's public range.
+    Looked at over everything and in each slice. 'Better': one-sided p below GONE_WRONG_LEVEL each. 'Much': by more than
+    GONE_WRONG_GAIN, at that level, or two candidates or more with gains within GONE_WRONG_SPREAD of the smallest:
+    quantization errors differ between methods, so a gain that all share is a loss of the baseline. What others report
+    is the slice's public range.
     """
     usable = [one for one in compared if one.scopes]
     found = []
-    for scope in usable[0].scopes if len(usable) > 1 else ():
+    for scope in usable[0].scopes if usable else ():
         same = [other for one in usable for other in one.scopes if other.slice == scope.slice]
         gains = [one.delta for one in same]
         if len(same) < len(usable) or min(gains) <= 0.0 or max(map(_better_p, same)) >= GONE_WRONG_LEVEL:
             continue
-        if max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains):
+        alike = len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)
+        if alike or max(_better_p(one, GONE_WRONG_GAIN) for one in same) < GONE_WRONG_LEVEL:
             where = f"in {scope.slice}" if scope.slice else "over all items"
-            gain = f"by {points(min(gains))} points to {points(max(gains))} points"
+            gain = "by " + " to ".join(dict.fromkeys(f"{points(one)} points" for one in (min(gains), max(gains))))
             text = f"every candidate is better than the baseline {where}, {gain}"
             found.append(f"{text}: a baseline gone wrong rather than a gain; {_CHECK}")
     z = float(-special.ndtri(rules.policy.alpha))
@@ -126,7 +130,7 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
     return found
 
 
-def _better_p(scope: Scope) -> float:
+def _better_p(scope: Scope, by: float = 0.0) -> float:
     if scope.error <= 0.0:
-        return 0.0 if scope.delta > 0.0 else 1.0
-    return float(special.ndtr(-scope.delta / scope.error))
+        return 0.0 if scope.delta > by else 1.0
+    return float(special.ndtr((by - scope.delta) / scope.error))

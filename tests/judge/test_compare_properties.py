@@ -134,7 +134,8 @@ def test_a_pass_of_the_whole_is_a_pass_of_every_part(found):
     """The candidate passes exactly where every gating stratum does, and fails exactly where one does."""
     judgement = judged({f"s/{name}": cell for name, cell in found.items()})
     words = [one.verdict for one in judgement.candidates[0].strata]
-    assert (judgement.exit_code == 0) == (set(words) == {"pass"})
+    broken = any("gone wrong" in one for one in judgement.warnings)  # the baseline, if the candidate gains very much
+    assert (judgement.exit_code == 0) == (set(words) == {"pass"} and not broken)
     assert (judgement.exit_code == 1) == ("fail" in words)
     for one in judgement.candidates[0].strata:
         assert one.verdict != "pass" or one.low > -one.margin

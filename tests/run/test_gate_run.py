@@ -138,13 +138,23 @@ def test_a_control_that_cannot_be_joined_is_not_comparable():
 
 
 def test_a_baseline_gone_wrong_is_called_out_instead_of_passed():
-    """Two candidates both 10 points better: not judged, exit code 4, and said. One alone may really be better."""
+    """Two candidates both 10 points better: not judged, exit code 4, and said. One alone may be better by that."""
     both = [_candidate("int8", gained=40, wrong=100), _candidate("int4", gained=44, wrong=100)]
     found = _judged(*both, wrong=100)
     assert (found.verdict, found.exit_code) == ("not_judged", 4)
     assert "+10.0 points to +11.0 points" in found.warnings[0]
     assert all(one.verdict == "not_judged" for one in found.candidates)
     assert _judged(both[0], wrong=100).verdict == "pass"
+
+
+def test_one_candidate_better_by_more_than_quantization_gains_is_a_swapped_pair():
+    """+30 points, over all or in one slice, is what a loss of 30 looks like if the sides are swapped."""
+    found = _judged(_candidate("int4", gained=120, wrong=120), wrong=120)
+    assert (found.verdict, found.exit_code) == ("not_judged", 4)
+    assert "over all items, by +30.0 points: a baseline gone wrong" in found.warnings[0]
+    cells = {"good/a": Cell(4000), "broken/a": Cell(200, gained=60)}
+    found = gate.judge(compare.compare(side("bf16", cells, 0), [_named("int4", cells)], RULES), RULES)
+    assert (found.exit_code, len(found.warnings)) == (4, 1)
 
 
 def test_candidates_better_by_different_amounts_are_not_a_broken_baseline():
