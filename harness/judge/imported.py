@@ -17,6 +17,8 @@ from harness.judge.outcomes import Outcomes, listed
 from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
 
+_GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
+
 
 def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
     """Read both sides, compare and gate them. Raises UsageError, NotComparable.
@@ -57,6 +59,7 @@ def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], readi
         if None not in own and np.array_equal(np.array(own, float), few.score, equal_nan=True):
             repeated, said = sorted((importers.answers(path, reading) for path in paths), key=len)
             how = "every score and every answer" if repeated and set(repeated) <= set(said) else ""
+            how = how or ("every score" if np.unique(few.score).size >= _GRADES else "")
     if how:
         text = f"{paths[1]}: the results of {side.name} are the baseline's ({paths[0]}), {how}, so there is nothing "
         raise NotComparable(f"{text}to compare: give the candidate's own, or --allow-identical for an A/A comparison")

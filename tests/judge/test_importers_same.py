@@ -401,6 +401,15 @@ def test_equal_scores_alone_are_no_copy(tmp_path, header):
     assert compared(before, after) == 0
 
 
+def test_equal_graded_scores_are_a_copy(tmp_path):
+    """Nobody gives 200 answers that are 57 % right, 33 %, 91 % ... but who gave them; a few marks may agree."""
+    for grades, code in ((97, 4), (11, 0)):
+        rows = [f"{at},{0.4 + at * 37 % grades / grades / 2:.4f}" for at in range(200)]
+        base, copy = (csv_of(tmp_path / f"{grades}{step}.csv", "item,score", rows[::step]) for step in (1, -1))
+        assert compared(base, copy) == code
+        assert compared(base, csv_of(tmp_path / "other.csv", "item,score", [*rows[1:], "0,0.999"])) == 0
+
+
 def test_a_copy_of_the_baseline_that_lacks_an_item_is_refused(tmp_path):
     """The rest of it is the baseline all the same; a different answer to one item is enough not to be."""
     rows = [f"i{at},1,text {at}" for at in range(400)]

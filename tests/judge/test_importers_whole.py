@@ -96,7 +96,7 @@ def test_a_folder_behind_a_link_is_read(tmp_path, write, place):
 def test_ids_that_are_row_numbers_of_another_selection_are_refused(tmp_path, column, words, code):
     """The candidate's unanswered rows were dropped, and the others numbered anew: they are easier questions."""
     easy = [at for at in range(655) if at % 12]
-    base = csv_of(tmp_path / "base.csv", f"item,score,{column}", [f"{at},{int(at % 12 > 0)},q{at}" for at in range(600)])
+    base = csv_of(tmp_path / "base.csv", f"item,score,{column}", [f"{at},{min(at % 12, 1)},q{at}" for at in range(600)])
     side = csv_of(tmp_path / "side.csv", f"item,score,{column}", [f"{at},1,q{one}" for at, one in enumerate(easy)])
     assert compared(base, side, *words) == code
 
