@@ -110,7 +110,8 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
     for scope in usable[0].scopes if len(usable) > 1 else ():
         same = [other for one in usable for other in one.scopes if other.slice == scope.slice]
         gains = [one.delta for one in same]
-        if len(same) < len(usable) or min(gains) <= 0.0 or max(map(_better_p, same)) >= GONE_WRONG_LEVEL:
+        likely = max(special.ndtr(-one.delta / max(one.error, 1e-300)) for one in same)  # without errors, 0 or 1
+        if len(same) < len(usable) or min(gains) <= 0.0 or likely >= GONE_WRONG_LEVEL:
             continue
         if max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains):
             where = f"in {scope.slice}" if scope.slice else "over all items"
@@ -124,9 +125,3 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
             text = f"the baseline scores {scope.baseline_mean:.3f} in {scope.slice}, below the public range"
             found.append(f"{text} {known[0]:g} to {known[1]:g}: {_CHECK}")
     return found
-
-
-def _better_p(scope: Scope) -> float:
-    if scope.error <= 0.0:
-        return 0.0 if scope.delta > 0.0 else 1.0
-    return float(special.ndtr(-scope.delta / scope.error))
