@@ -113,10 +113,12 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
     for scope in usable[0].scopes if usable else ():
         same = [other for one in usable for other in one.scopes if other.slice == scope.slice]
         gains = [one.delta for one in same]
-        if len(same) < len(usable) or min(gains) <= 0.0 or max(map(_better_p, same)) >= GONE_WRONG_LEVEL:
+        levels = (0.0, GONE_WRONG_GAIN)  # gains to be above; without errors the p-values are 0 or 1
+        likely, much = (max(special.ndtr((by - one.delta) / max(one.error, 1e-300)) for one in same) for by in levels)
+        if len(same) < len(usable) or min(gains) <= 0.0 or likely >= GONE_WRONG_LEVEL:
             continue
         alike = len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)
-        if alike or max(_better_p(one, GONE_WRONG_GAIN) for one in same) < GONE_WRONG_LEVEL:
+        if alike or much < GONE_WRONG_LEVEL:
             where = f"in {scope.slice}" if scope.slice else "over all items"
             gain = "by " + " to ".join(dict.fromkeys(f"{points(one)} points" for one in (min(gains), max(gains))))
             text = f"every candidate is better than the baseline {where}, {gain}"
@@ -128,9 +130,3 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
             text = f"the baseline scores {scope.baseline_mean:.3f} in {scope.slice}, below the public range"
             found.append(f"{text} {known[0]:g} to {known[1]:g}: {_CHECK}")
     return found
-
-
-def _better_p(scope: Scope, by: float = 0.0) -> float:
-    if scope.error <= 0.0:
-        return 0.0 if scope.delta > by else 1.0
-    return float(special.ndtr((by - scope.delta) / scope.error))

@@ -214,6 +214,9 @@ def _stratum(base: _Index, rows: Columns, at: int, unmatched: int, *, blind: boo
     elif both.item.size and not blind:
         shares = _shares(rows.look, max(rules.looks, base.looks), plan)
         looks = _looks(both, margin, chance, shares, rules.policy)
+        if one_sided:
+            worst = _looks(_lost(rows, unmatched), margin, chance, shares, rules.policy)[-len(looks) :]
+            looks = [replace(one, worst=own.result) for one, own in zip(looks, worst, strict=True)]
     return StratumNumbers(
         *place,
         margin=allowed(margin, float(scores.mean()) if scores.size else 0.0),
@@ -232,6 +235,16 @@ def _stratum(base: _Index, rows: Columns, at: int, unmatched: int, *, blind: boo
         not_asked=float(np.nanmean(rows.before)) if blind else None,
         layers=layers,
     )
+
+
+def _lost(rows: Columns, unmatched: int) -> Columns:
+    """Return what either side answered, what one side alone did as a loss, and so many further losses."""
+    there = np.flatnonzero(~(np.isnan(rows.before) & np.isnan(rows.after)))
+    found = rows.where(np.append(there, np.zeros(unmatched, there.dtype)))
+    kept = found.answered & (np.arange(found.item.size) < there.size)
+    own = None if rows.cluster is None else np.append(rows.cluster[there], -1 - np.arange(unmatched))
+    sides = {"before": np.where(kept, found.before, 1.0), "after": np.where(kept, found.after, 0.0)}
+    return replace(found, **sides, cluster=own)
 
 
 def _shares(look: NDArray[np.int32], planned_looks: int, planned: int | None) -> dict[int, float]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from harness import stats
 from harness.judge.summaries import Look, StratumNumbers, Verdict
+from harness.stats import PairedResult
 from harness.stats.sequential import look_p
 
 Reason = Literal[
@@ -92,25 +93,20 @@ def _adjusted(
 def _word(one: StratumNumbers, look: Look, p_fail: float, adjusted: float | None, alpha: float) -> Verdict | None:
     if (p_fail if adjusted is None else adjusted) < alpha:
         return "fail"
-    missing = one.one_sided / max(one.asked + one.unmatched, 1)
-    return "pass" if _passes(look, missing) and 2 * one.unanswered <= one.asked else None
+    passes = 2 * one.unanswered <= one.asked and _passes(look, look.result, look.worst or look.result)
+    return "pass" if passes else None
 
 
-def _passes(look: Look, missing: float) -> bool:
-    """Whether the drop is shown to be smaller than the margin, on a baseline that is shown to have skill to lose.
-
-    Even if every item with an answer on one side only were lost: with a share m of them, the difference over all items
-    is at least (1 - m) times that of the others, less m.
-    """
-    shown = look.result.p_pass < look.level and (1.0 - missing) * look.result.low - missing > -look.result.margin
+def _passes(look: Look, *results: PairedResult) -> bool:
+    """Whether each result shows a drop smaller than the margin, on a baseline that is shown to have skill to lose."""
+    shown = all(one.p_pass < look.level and one.low > -one.margin for one in results)
     return shown and look.above_chance_p is not None and look.above_chance_p < look.above_chance_level
 
 
 def _unjudged(one: StratumNumbers) -> Decision:
     if one.not_asked is not None:
         return Decision("no_signal", None, None, "no_signal")
-    reason: Reason = "one_sided" if one.excessive else "unanswered"
-    return Decision("not_judged", one.looks[-1] if one.looks else None, None, reason)
+    return Decision("not_judged", (one.looks or (None,))[-1], None, "one_sided" if one.excessive else "unanswered")
 
 
 def _open(look: Look, strictest: float) -> Decision:
@@ -119,7 +115,7 @@ def _open(look: Look, strictest: float) -> Decision:
         return Decision("inconclusive", look, None, "one_cluster")
     if not look.above_chance_p < look.above_chance_level:
         return Decision("no_signal", look, None, "no_signal")
-    if _passes(look, 0.0):
+    if _passes(look, look.result):
         return Decision("inconclusive", look, None, "worst_case")
     result, counts = look.result, look.result.counts
     more = result.items_to_decide

@@ -41,9 +41,8 @@ def judge(  # noqa: PLR0913 - what reports show passes through
 
     not_judged: candidates that could not be run, and why. order: candidates' names as the config has them; names that
     are not in it come last. events: variant to its tail events, the control's too; a variant that is absent was not
-    checked. quantities: candidate to its ratios. proofs, warnings, provenance: what the reports show next to the
-    verdict. The verdict of the whole is the gravest of the candidates'. A control that fails overrides everything, for
-    then no difference can be trusted; a baseline gone wrong overrides everything but a fail, which it cannot explain.
+    checked. quantities: candidate to its ratios. proofs, warnings, provenance: what reports show beside it.
+    A control that fails overrides everything; a baseline gone wrong all but a fail, which it cannot explain.
     """
     events, quantities, proofs, base = events or {}, quantities or {}, proofs or {}, comparisons.control
     # What the control was not checked for does not count against it.

@@ -97,12 +97,15 @@ def layered_looks(
         return ()
     taken = rows.where(rows.answered)
     diffs, own = taken.after - taken.before, taken.layer
-    results = [stats.paired_test(diffs[own == at], margin=margin, alpha=policy.alpha) for at in range(len(layers))]
-    result = pooled_test(results, [one.pool for one in layers], margin, policy.alpha, layers=True)
+    parts = [diffs[own == at] for at in range(len(layers))]
+    lost = [np.append(parts[at], np.full(one.asked - one.n, -1.0)) for at, one in enumerate(layers)]
+    tests = ([stats.paired_test(part, margin=margin, alpha=policy.alpha) for part in side] for side in (parts, lost))
+    pools = [one.pool for one in layers]
+    result, worst = (pooled_test(one, pools, margin, policy.alpha, layers=True) for one in tests)
     before = rows.before[~np.isnan(rows.before)]
     above, weights = above_chance_p(before, None, chance + margin), stands(taken, layers)
     means = [float(np.average(side, weights=weights)) for side in (taken.before, taken.after)]
-    return (Look(1, (1.0,), policy.alpha, policy.chance_alpha, result, means[0], means[1], above),)
+    return (Look(1, (1.0,), policy.alpha, policy.chance_alpha, result, means[0], means[1], above, worst=worst),)
 
 
 def stands(rows: Columns, layers: Sequence[LayerCounts]) -> Floats:

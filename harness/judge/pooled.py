@@ -34,10 +34,6 @@ def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Compari
     shares = weights / weights.sum()
     counted = ("planned", "asked", "unanswered", "unmatched", "one_sided", "flips")
     total = {name: sum(getattr(one, name) for one in strata) for name in counted}
-    # As large a share of it may be missing as of its strata together, each at its weight.
-    asked = max(total["asked"] + total["unmatched"], 1)
-    missing = math.fsum(shares * [one.one_sided / max(one.asked + one.unmatched, 1) for one in strata])
-    total["one_sided"] = max(total["one_sided"], math.ceil(missing * asked - 1e-9))
     numbers = replace(
         strata[0],
         slice=POOLED[0],
@@ -74,12 +70,12 @@ def _looks(
             continue
         fractions = (*found, time)
         level = nominal_alpha(fractions, rules.policy.alpha, spending)
-        results = [look.result for look in current]
-        result = pooled_test(results, list(shares), margin, max(level, 1e-15), shared(number))
+        sides = [look.result for look in current], [look.worst or look.result for look in current]
+        result, worst = (pooled_test(one, list(shares), margin, max(level, 1e-15), shared(number)) for one in sides)
         before = math.fsum(shares * [look.baseline_mean for look in current])
         after = math.fsum(shares * [look.candidate_mean for look in current])
         # Not tested for signal: each stratum is, on its own.
-        found[time] = Look(number, fractions, level, 1.0, result, before, after, 0.0, spending)
+        found[time] = Look(number, fractions, level, 1.0, result, before, after, 0.0, spending, worst)
     return tuple(found.values())
 
 

@@ -108,6 +108,7 @@ class Look:
     candidate_mean: float
     above_chance_p: float | None  # p of 'the baseline is at most the margin above guessing'; None with a single source
     spending: Spending = OBRIEN_FLEMING  # what a look may spend of alpha
+    worst: PairedResult | None = None  # were each item with an answer on one side only lost; None if there is none
 
 
 @dataclass(frozen=True, slots=True)

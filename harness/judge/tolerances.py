@@ -98,8 +98,9 @@ def _judged(  # noqa: PLR0911 - one return per verdict
     if 2 * rate.n < cell.asked:  # as of scores: what is left is another stratum
         return "inconclusive", f"{told}; only {rate.n} of its {cell.asked} items could be looked at on both sides", None
     # An item with an answer on one side only may have been an event, as it may have been lost: see `decisions`.
-    missing = cell.one_sided / (len(cell.items) + cell.one_sided)
-    if (1.0 - missing) * rate.high + missing < tolerance:
+    events, sources = [True] * cell.one_sided, [f"\0{at}" for at in range(cell.one_sided)]
+    worst = event_rate([*cell.events, *events], [*cell.clusters, *sources], alpha=alpha, gates=True)
+    if max(rate.high, worst.high) < tolerance:
         return "pass", "", None
     if rate.high < tolerance:
         why = f"it passes only if the {cell.one_sided} items with an answer on one side only were no events"

@@ -38,13 +38,8 @@ class EventRate:
         return _p_high(self.events / self.unit, self.n / self.unit, tolerance)
 
 
-def _p_low(k: float, n: float, rate: float) -> float:
-    """P(X <= k) of a binomial(n, rate), for k and n that need not be whole: small where the rate is lower."""
-    return float(special.betaincc(k + 1.0, n - k, rate)) if k < n else 1.0
-
-
 def _p_high(k: float, n: float, rate: float) -> float:
-    """P(X >= k) likewise: small where the rate is higher."""
+    """P(X >= k) of a binomial(n, rate), for k and n that need not be whole: small where the rate is higher."""
     return float(special.betainc(k, n - k + 1.0, rate)) if k > 0 else 1.0
 
 
@@ -84,7 +79,7 @@ def items_to_decide_rate(found: EventRate, tolerance: float, alpha: float, stric
 
     def decides(items: int) -> bool:
         k, n = found.rate * items / found.unit, items / found.unit
-        below = found.rate < tolerance and _p_low(k, n, tolerance) < alpha
+        below = found.rate < tolerance and special.betaincc(k + 1.0, n - k, tolerance) < alpha  # P(X <= k)
         return below or (found.rate > tolerance and _p_high(k, n, tolerance) < strictest)
 
     return first_number(lambda more: decides(found.n + more), most=10**9)

@@ -7,13 +7,13 @@ import math
 
 import numpy as np
 import pytest
-from making import Cell, judged, side, stratum
+from making import Cell, judged, reordered, side, stratum
 
 from harness import stats
 from harness.config import loading as config
 from harness.errors import ConfigError, UsageError
 from harness.judge import compare, gate
-from harness.judge.outcomes import build
+from harness.judge.outcomes import Labels, build
 from harness.judge.rules import Rules, SliceRules
 from harness.records import Item
 from harness.report.words import exit_meaning
@@ -345,6 +345,29 @@ def test_answers_missing_within_the_tolerance_count_as_lost_for_a_pass():
         stratum(gate.judge(compare.compare(side("bf16", {"s/a": Cell(160)}, 0), [lost], rules), rules), "s/a").verdict
         != "pass"
     )
+
+
+@pytest.mark.parametrize("how", ["plain", "relative", "clusters", "absent"])
+def test_a_pass_with_missing_items_is_one_with_all_of_them_lost(how):
+    """The number that is missing is chance, too: a share of it that is taken for exact lets a fifth pass wrongly."""
+    rules = Rules.from_flags(margin="5%" if how == "relative" else 0.02)
+    before, after = side("bf16", {"s/a": Cell(2_000, lost=10)}, 0), side("int4", {"s/a": Cell(2_000, lost=10)}, 1)
+    if how == "clusters":
+        names = [f"source {at // 2}" for at in range(2_000)]
+        before, after = (dataclasses.replace(one, cluster=Labels.of(names)) for one in (before, after))
+    words = []
+    for count in range(0, 121, 4):
+        gone, lost = after.score.copy(), after.score.copy()
+        gone[100 : 100 + count], lost[100 : 100 + count] = np.nan, 0.0
+        missing = dataclasses.replace(after, score=gone)
+        if how == "absent":
+            missing = reordered(after, np.r_[:100, 100 + count : 2_000])
+        compared = compare.compare(before, [missing], rules, allow_unmatched=0.1)
+        worst = compare.compare(before, [dataclasses.replace(after, score=lost)], rules)
+        words.append([stratum(gate.judge(one, rules), "s/a").verdict == "pass" for one in (compared, worst)])
+    assert words[0] == [True, True]
+    assert words[-1] == [False, False]
+    assert all(one == other for one, other in words)
 
 
 def test_items_that_neither_side_could_be_asked_are_left_out_and_counted():

@@ -136,4 +136,4 @@ def test_items_missing_in_a_heavy_stratum_count_by_its_weight():
     scores[:1] = np.nan
     lost = dataclasses.replace(after, score=scores)
     pooled = compare.compare(before, [lost], rules).candidates[0].pooled
-    assert pooled.one_sided / pooled.asked == pytest.approx(0.009, abs=1e-4)
+    assert pooled.looks[-1].worst.delta == pytest.approx(-0.009, abs=1e-4)
