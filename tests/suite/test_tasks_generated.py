@@ -474,6 +474,16 @@ def test_a_name_that_was_not_asked_for_is_no_right_answer():
     english = number["english"]  # as the question writes it
     assert scored("de", english, f"In German {english} is {written}.") == 1.0
     other = next(one["accepted"][0] for one in cldr.facts("de") if one["fact"] == "number" and one != number)
+    french = next(one for one in cldr.facts("fr") if one["fact"] == "number")["accepted"][0]
+    said = [
+        f"en {english}, fr : {french}",
+        f"1. {french}",
+        f"6 {french}",
+        f"6\u202f{french}",
+        f"-{french}",
+        f"\u2212{french}",
+    ]
+    assert [scored("fr", english, text) for text in [f"{french} {french}", *said]] == [1, 1, 1, 0, 0, 0, 0]
     for said in (f"{written} or {other}", f"{written}, {written.replace('.', ' ')}, {written.replace('.', '')}"):
         assert scored("de", english, said) == 0.0
 
