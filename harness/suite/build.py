@@ -144,7 +144,8 @@ class SliceBuilder:
             self._check_counts(placed, split_by)
         by_task = len(info.tasks) > 1 if spec.split_by is None else TASK in spec.split_by
         items = self._items(task, placed, placed, (TASK, *split_by) if by_task else split_by)
-        return _guessed(items) if note.free_axes else items
+        free = bool(note.free_axes)  # the choices of all other tasks are drawn, as likely as each other
+        return _guessed(items, by_others=free) if free or task.OUTPUT_TYPE == "generate_until" else items
 
     def _made(self, note: TaskInfo, metadata: Mapping[str, Any]) -> Any | None:
         """Let the task make its documents; None where it cannot, which is a problem, unless an unnamed one has none."""
@@ -230,13 +231,13 @@ class SliceBuilder:
         return _guessed(items)
 
 
-def _guessed(items: Sequence[Item]) -> list[Item]:
-    """Return items with what guessing scores, by the targets of a stratum's like choices, of all if it has but one."""
+def _guessed(items: Sequence[Item], *, by_others: bool = True) -> list[Item]:
+    """Return items with what guessing scores by a stratum's targets; by those of like choices if it has but one."""
     told, alike = defaultdict[Any, list[str]](list), defaultdict[Any, list[str]](list)
     for one in items:
         told[one.stratum, one.choices].append(one.target)
         alike[one.choices].append(one.target)
-    best = {key: guessing(own if len({*own}) > 1 else alike[key[1]]) for key, own in told.items()}
+    best = {key: guessing(alike[key[1]] if by_others and len({*own}) == 1 else own) for key, own in told.items()}
     return [replace(one, chance=max(one.chance, best[one.stratum, one.choices])) for one in items]
 
 

@@ -15,12 +15,13 @@ _LETTER = re.compile(r"[\[(\"']*([A-Z])(?:[\])\"'.:]+(?:\s.*)?)?", re.DOTALL)  #
 def guessing(targets: Sequence[str]) -> float:
     """Return what always giving one answer scores at best: the share of the commonest target, or of one letter.
 
-    Of targets only if there are few, a tenth of the items at most, but not one alone, which some tasks put there as a
-    placeholder. Of letters if all are, from A to the last that occurs.
+    Of targets only if there are few, a tenth of the items at most, or a tenth (ten or more) have the commonest; but not
+    one alone, which some tasks put there as a placeholder. Of letters if all are, from A to the last that occurs.
     """
     counts = Counter(one.strip() for one in targets)
-    few = 1 < len(counts) <= len(targets) / 10 and not counts.keys() & {"", "None"}
-    guess = max(counts.values()) / len(targets) if few else 0.0
+    most, tenth = max(counts.values(), default=0), len(targets) / 10
+    told = len(counts) > 1 and not counts.keys() & {"", "None"} and (len(counts) <= tenth or most >= max(10, tenth))
+    guess = most / len(targets) if told else 0.0
     letters = [found[1] for one in counts if (found := _LETTER.fullmatch(one))]
     if letters and len(letters) == len(counts):
         guess = max(guess, 1.0 / max(ord(max(letters)) - ord("A") + 1, 2))

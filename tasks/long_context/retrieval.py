@@ -9,6 +9,7 @@ lm_eval calls `lookup`, `chain` and `score`, named in the YAML files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
@@ -66,11 +67,13 @@ def chain(**metadata: Any) -> dict[str, datasets.Dataset]:
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Score 1 for the one right number alone or, where there is none, for saying so."""
+    """Score 1 for the one right number alone, unless it is said not to be there; where there is none, for saying so."""
+    said = results[0].casefold()
     if doc["answer"] == "absent":
-        repeated = IF_ABSENT in results[0].casefold()  # the instruction, which says what an abstention says
+        repeated = IF_ABSENT in said  # the instruction, which says what an abstention says
         return {"exact_match": 0.0 if repeated else abstained(results[0])}
-    return {"exact_match": only_number(results[0], doc["target"])}
+    denied = re.search(rf"\b(?:{ABSENT}|not (?:mentioned )?in the (?:list|text))\b", said)
+    return {"exact_match": 0.0 if denied else only_number(results[0], doc["target"])}
 
 
 def _check_keys(want: Wanted) -> None:

@@ -100,7 +100,8 @@ def write(**metadata: Any) -> dict[str, datasets.Dataset]:
 def score_written(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 where the answer has the right name, or the number as it is written, and none of another such thing."""
     if doc["fact"] == "number":
-        number = rf"(?<![\d.,]){re.escape(_spaces(doc['target']))}(?![.,]?\d)"
+        once = re.escape(_spaces(doc["target"]))
+        number = rf"(?<![\d.,\u2212-])(?<!\d ){once}(?: {once})*(?![.,]?\d)"
         rest, count = re.subn(number, " ", _spaces(results[0]))
         others = re.findall(r"\d[\d.,'\u2019\u066b\u066c ]{5,}\d", rest)  # the question's own may be told, too
         return {"exact_match": float(count > 0 and all(_is_in_english(one, doc["target"]) for one in others))}

@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from harness.suite.toolkit.scoring import announced_number
+from harness.suite.toolkit.scoring import near_number
 from harness.suite.toolkit.seeded import SeededRandom
 from harness.suite.toolkit.strata import cells, draw_plan, wanted, with_cue
 
@@ -63,7 +63,7 @@ def load(**metadata: Any) -> dict[str, datasets.Dataset]:
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 where the last number is the right one; where an answer is announced, the number after it."""
-    return {"exact_match": announced_number(results[0], doc["target"])}
+    return {"exact_match": near_number(results[0], doc["target"])}
 
 
 def document(seed: int, cell: dict[str, str], number: int, *, worked: bool) -> dict[str, Any]:

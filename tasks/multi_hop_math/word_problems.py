@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 
 from harness.suite.toolkit.datafiles import find, read_json_lines, read_tsv
-from harness.suite.toolkit.scoring import announced_number
+from harness.suite.toolkit.scoring import near_number
 from harness.suite.toolkit.strata import sample_documents, wanted, with_cue
 
 ENDING = "Work it out step by step, then write the result after 'Answer:'."
@@ -48,7 +48,7 @@ def mgsm(**metadata: Any) -> dict[str, datasets.Dataset]:
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 where the announced number, or the last one, is the right one; digits of any script count."""
-    return {"exact_match": announced_number(results[0], doc["target"])}
+    return {"exact_match": near_number(results[0], doc["target"])}
 
 
 def _mgsm_rows(language: str, data_dir: str | None) -> list[dict[str, str]]:

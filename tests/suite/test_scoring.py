@@ -104,19 +104,19 @@ def test_vowel_signs_are_part_of_a_name():
 
 def test_announced_number_wins():
     """After "Answer:" the first number counts; before it, none does."""
-    assert scoring.announced_number("2 + 2 = 4. Answer: 18 dollars for 3", "18") == 1.0
-    assert scoring.announced_number("It is 18. Answer: unknown", "18") == 0.0
+    assert scoring.near_number("2 + 2 = 4. Answer: 18 dollars for 3", "18") == 1.0
+    assert scoring.near_number("It is 18. Answer: unknown", "18") == 0.0
     for said in (
         "**Answer**: 18 (3 steps)",
         '{"answer": 18, "steps": 3}',
         "The answer is: 18, in 3 steps",
         "Answer :\n18 of 3",
     ):
-        assert scoring.announced_number(said, "18") == 1.0
-        assert scoring.announced_number(said, "3") == 0.0
-    assert scoring.announced_number("first 3, then 18", "18") == 1.0
+        assert scoring.near_number(said, "18") == 1.0
+        assert scoring.near_number(said, "3") == 0.0
+    assert scoring.near_number("first 3, then 18", "18") == 1.0
     for said in ("Answer: - 18", "The answer is minus 18", "So x equals minus 18."):
-        assert (scoring.announced_number(said, "-18"), scoring.announced_number(said, "18")) == (1.0, 0.0), said
+        assert (scoring.near_number(said, "-18"), scoring.near_number(said, "18")) == (1.0, 0.0), said
 
 
 def test_near_number_allows_the_tolerance():

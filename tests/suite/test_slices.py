@@ -50,6 +50,14 @@ def problems(tokenizer, *slices, context_limit=None, **sampling) -> dict[str, st
 LOOKUP = {"name": "long_context", "tasks": ["quantcliff_lookup"], "items": 4}
 
 
+def test_who_always_abstains_guesses(tokenizer):
+    """Where twins without an answer stand beside the others, `not listed` to all scores their share."""
+    axes = {"keys": [20], "depth": ["start", "none"], "answer": ["present", "absent"]}
+    for split_by, chances in ((["keys"], {0.5}), (["keys", "answer"], {0.05, 0.0})):
+        items = load_items(experiment(LOOKUP | {"items": 40, "axes": axes, "split_by": split_by}), tokenizer)
+        assert {item.chance for item in items} == chances
+
+
 def test_strata_are_the_cells_of_the_axes_that_split(tokenizer):
     """Two list lengths by two answers are four strata of the items asked for, each named by its levels."""
     items = load_items(experiment({**LOOKUP, "axes": {"keys": [5, 12]}}), tokenizer)

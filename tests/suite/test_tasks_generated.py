@@ -474,6 +474,16 @@ def test_a_name_that_was_not_asked_for_is_no_right_answer():
     english = number["english"]  # as the question writes it
     assert scored("de", english, f"In German {english} is {written}.") == 1.0
     other = next(one["accepted"][0] for one in cldr.facts("de") if one["fact"] == "number" and one != number)
+    french = next(one for one in cldr.facts("fr") if one["fact"] == "number")["accepted"][0]
+    said = [
+        f"en {english}, fr : {french}",
+        f"1. {french}",
+        f"6 {french}",
+        f"6\u202f{french}",
+        f"-{french}",
+        f"\u2212{french}",
+    ]
+    assert [scored("fr", english, text) for text in [f"{french} {french}", *said]] == [1, 1, 1, 0, 0, 0, 0]
     for said in (f"{written} or {other}", f"{written}, {written.replace('.', ' ')}, {written.replace('.', '')}"):
         assert scored("de", english, said) == 0.0
 
@@ -484,3 +494,13 @@ def test_who_repeats_the_instruction_does_not_abstain():
     score = module("long_context", "retrieval").score
     assert score(doc, [doc["prompt"].split("\n\n")[0]])["exact_match"] == 0.0
     assert score(doc, ["The answer is not in the list."])["exact_match"] == 1.0
+
+
+def test_a_number_that_is_said_not_to_be_there_is_no_answer():
+    """A small model copies the right number and then denies it."""
+    doc = next(one for one in docs("long_context", "lookup", items=1) if one["answer"] == "present")
+    score, number = module("long_context", "retrieval").score, doc["target"]
+    for said in ("Room {} is not listed in the text.", "It is {}. The answer is not in the text.", "Not listed: {}"):
+        assert score(doc, [said.format(number)])["exact_match"] == 0.0, said
+    for said in ("It is {}. Not long ago, the baker sold a coat.", "It is {}, not 12.", "{} is the unlisted number."):
+        assert score(doc, [said.format(number)])["exact_match"] == 1.0, said

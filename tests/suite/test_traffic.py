@@ -210,11 +210,12 @@ def test_one_answer_to_all_is_what_guessing_scores(tokenizer, tmp_path):
         weighed = {"id": f"b{at}", "scorer": "choice", "choices": ["ok", "bad"], "strata": {"kind": "safe"}}
         free = {"id": f"c{at}", "scorer": "exact", "target": f"{at}", "strata": {"kind": "free"}}
         label = {"id": f"d{at}", "scorer": "exact", "target": "cat", "strata": {"kind": "cats"}}
-        rows += [asked, weighed | {"target": "bad" if at % 4 == 0 else "ok"}, free, label]
+        half = {"id": f"e{at}", "scorer": "exact", "target": f"{at}" if at % 2 else "none", "strata": {"kind": "half"}}
+        rows += [asked, weighed | {"target": "bad" if at % 4 == 0 else "ok"}, free, label, half]
     file = write(tmp_path / "traffic.jsonl", [{"prompt": "Well?"} | row for row in rows])
     items = load(tokenizer, file, split_by=["kind"], items=40)
     found = {item.stratum: item.chance for item in items.values()}
-    assert found == {"kind=fraud": 0.9, "kind=safe": 0.75, "kind=free": 0.0, "kind=cats": 0.0}
+    assert found == {"kind=fraud": 0.9, "kind=safe": 0.75, "kind=free": 0.0, "kind=cats": 0.25, "kind=half": 0.5}
 
 
 def judged(tokenizer, folder, labels, texts):

@@ -35,12 +35,7 @@ def says_number(text: str, target: str) -> float:
     return float(numbers(text)[-1:] == [only_value(target)])
 
 
-def announced_number(text: str, target: str) -> float:
-    """Score 1 where the answer's `stated_number` is the target."""
-    return near_number(text, target, 0)
-
-
-def near_number(text: str, target: str, tolerance: float, language: str = "") -> float:
+def near_number(text: str, target: str, tolerance: float = 0, language: str = "") -> float:
     """Score 1 where the answer's `stated_number` is within `tolerance` of the target."""
     found, wanted = stated_number(text, language), only_value(target, language)
     return float(found is not None and wanted is not None and abs(found - wanted) <= Decimal(str(tolerance)))
