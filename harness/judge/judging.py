@@ -306,7 +306,8 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
         own = overrides.get("margins", {})
         overrides = {**overrides, "margins": own if "*" in own else {"*": overrides["margin"], **own}}
     if "tail_events" in overrides:
-        rules = replace(rules, slices={name: replace(one, tail_events=None) for name, one in rules.slices.items()})
+        plain = {name: one.model_copy(update={"tail_events": None}) for name, one in rules.slices.items()}
+        rules = replace(rules, slices=plain)
     given = Rules.from_flags(**{key: overrides[key] for key in ("margins", "advisory") if key in overrides})
     if unused := given.unmatched_globs(by_stratum(run.items)):
         raise UsageError("\n".join(unused))
