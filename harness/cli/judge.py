@@ -155,7 +155,7 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int
 
     if not items and not clusters:
         raise UsageError("nothing to erase: give --item ID or --cluster NAME, as often as needed")
-    for line in erasing.describe_erasure(erasing.erase(run, erasing.select_items(run, items, clusters))):
+    for line in erasing.erase(run, erasing.select_items(run, items, clusters)):
         click.echo(line)
     if not (run.path / "comparisons.json").is_file():
         return ExitCode.PASS
