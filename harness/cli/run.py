@@ -308,22 +308,17 @@ def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
 
 
 def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOptions) -> None:
-    from rich.table import Table
+    from harness.report.listings import print_line, print_table
 
-    from harness.report.sanitize import one_line
-
-    console = shared.make_console(no_color=options.no_color)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("shard", "state", "done", "items/s", "ETA", "node"):
-        table.add_column(heading, justify="right" if heading in {"done", "items/s", "ETA"} else "left")
+    console, rows = shared.make_console(no_color=options.no_color), []
     for one in found:
         rate = "-" if one.items_per_second is None else f"{one.items_per_second:.2g}"
         eta = "-" if one.eta_seconds is None else str(timedelta(seconds=round(one.eta_seconds)))
-        table.add_row(one.shard, one.state, f"{one.done:.0%}", rate, eta, one_line(one.node))
-    console.print(table)
+        rows.append((one.shard, one.state, f"{one.done:.0%}", rate, eta, one.node))
+    print_table(console, rows, "shard", "state", ">done", ">items/s", ">ETA", "node")
     for one in found:
         if one.state in {"stopped", "damaged"}:
             text = f"{one.shard} {one.state}: {one.last_line or 'it wrote no log'}"
-            console.print(one_line(f"{text} (log: {one.log})" if one.log else text), markup=False, soft_wrap=True)
+            print_line(console, f"{text} (log: {one.log})" if one.log else text)
     for name in sorted({path.parent.name for path in directory.path.glob("*/failure-*.json")}):
-        console.print(one_line(f"{name} is not judged: {directory.failures(name)[0]}"), markup=False, soft_wrap=True)
+        print_line(console, f"{name} is not judged: {directory.failures(name)[0]}")
