@@ -52,7 +52,6 @@ class Labels:
     names: tuple[str, ...]  # each once
 
     def __getitem__(self, item: int) -> str:
-        """The name that stands at an item."""
         return self.names[int(self.codes[item])]
 
     @staticmethod
@@ -91,7 +90,6 @@ class Outcomes:
     model: str = ""  # which it is, if the source names its revision
 
     def __len__(self) -> int:
-        """The number of items, answered or not."""
         return len(self.items)
 
 
