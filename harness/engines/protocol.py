@@ -1,20 +1,20 @@
 """What an engine is: something that takes items and yields responses. The runner uses nothing else of one."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.records import Item, Proof, Response, Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Usage:
     """What an engine has spent since it was made."""
 
-    prompt_tokens: int  # tokens read, shared prefixes counted once
-    output_tokens: int
-    peak_bytes: int  # largest memory seen, in bytes: device memory on a GPU, resident set on a CPU
-    notes: tuple[str, ...] = ()  # sentences for the log: batches halved for lack of memory, paths taken
+    prompt_tokens: int = 0  # tokens read, shared prefixes counted once
+    output_tokens: int = 0
+    peak_bytes: int = 0  # largest memory seen, in bytes: device memory on a GPU, resident set on a CPU
+    notes: list[str] = field(default_factory=list)  # for the log: batches halved for lack of memory, paths taken
 
 
 class Engine(Protocol):
@@ -49,4 +49,4 @@ class EngineBase:
 
     def usage(self) -> Usage:
         """Return what has been spent; memory is not known."""
-        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))
+        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=list(self._notes))

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.config.schema import KVCache
 from harness.engines.protocol import Usage
-from harness.engines.transformers.continuous import Drafts, EngineContext, Observer, UsageCounter
+from harness.engines.transformers.continuous import Drafts, EngineContext, Observer
 from harness.engines.transformers.decode_paths import NOTE, Assisted, quantized_cache
 from harness.engines.transformers.head import Head
 from harness.engines.transformers.items import TextGeneration, score_items
@@ -59,7 +59,7 @@ class HFEngine:
         budget = Budget(batch_tokens, max_batch if path.batched else 1, equal=not path.padded, together=together)
         shared, assisted = optimizations and path.trees, decoding if isinstance(decoding, Assisted) else None
         slots = {"share_prefixes": shared, "continuous": shared and invariant and decoding is None}
-        usage, texts = UsageCounter(notes=notes), TextCodec(tokenizer, end_token_ids(model))
+        usage, texts = Usage(notes=notes), TextCodec(tokenizer, end_token_ids(model))
         self.context = EngineContext(asked, texts, limit, budget, **slots, usage=usage, assisted=assisted)
 
     def proof(self) -> Proof:
@@ -77,7 +77,7 @@ class HFEngine:
             peak = device_memory()[0]  # what tensors took on all GPUs
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return Usage(spent.prompt_tokens, spent.output_tokens, peak, tuple(dict.fromkeys(notes)))
+        return Usage(spent.prompt_tokens, spent.output_tokens, peak, list(dict.fromkeys(notes)))
 
     def answer(
         self, items: Sequence[Item], settings: Settings, drafts: Drafts | None = None, observer: Observer = None
