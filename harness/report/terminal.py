@@ -21,7 +21,7 @@ from harness.report.answers import around_difference, first_difference, split_at
 from harness.report.blocks import filled
 from harness.report.blocks.measured import answers_spent
 from harness.report.evidence import Evidence
-from harness.report.sanitize import clip, one_line, plain_ascii, visible
+from harness.report.sanitize import clip, one_line, visible
 from harness.report.section import Cell, Section, as_cell
 
 _STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "no_signal": "magenta", "not_judged": "cyan"}
@@ -76,7 +76,7 @@ class Pen:
     def lines(self, text: str, style: str = "") -> Text:
         """As `text`, with its lines kept, and however long."""
         safe = visible(text)
-        return Text(plain_ascii(safe) if self._ascii else safe, style=style)
+        return Text(safe.encode("ascii", "backslashreplace").decode() if self._ascii else safe, style=style)
 
     def print(self, text: str, style: str = "") -> None:
         """Print a line of text from outside."""
