@@ -1,7 +1,7 @@
 """What an engine is: something that takes items and yields responses. The runner uses nothing else of one."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from harness.records import Item, Proof, Response, Settings
@@ -37,16 +37,15 @@ class Engine(Protocol):
 
 
 class EngineBase:
-    """What engines in another program or library share: the proof that they were given, and a count of tokens."""
+    """What engines share: the proof that they were given, and what they have spent."""
 
     def __init__(self, proof: Proof) -> None:
-        self._proof, self._prompt_tokens, self._output_tokens = proof, 0, 0
-        self._notes: dict[str, None] = {}
+        self._proof, self._spent = proof, Usage()
 
     def proof(self) -> Proof:
         """Return what is loaded, as far as that is known."""
         return self._proof
 
     def usage(self) -> Usage:
-        """Return what has been spent; memory is not known."""
-        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=list(self._notes))
+        """Return what has been spent so far, each note once; memory is not known."""
+        return replace(self._spent, notes=list(dict.fromkeys(self._spent.notes)))

@@ -212,8 +212,8 @@ class ServedEngine(EngineBase):
             answer = wire.parse_answer(reply.data)
         except ValueError as error:
             raise NotComparable(f"{item.id}: the server gave {error}") from error
-        self._prompt_tokens += (answer.prompt_tokens or count) if tools else count
-        self._output_tokens += answer.output_tokens or 0
+        self._spent.prompt_tokens += (answer.prompt_tokens or count) if tools else count
+        self._spent.output_tokens += answer.output_tokens or 0
         self._log(item, sample, reply, answer, cache)
         counted, expected = answer.prompt_tokens, None if self._offset is None else count + self._offset
         found = f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count}"
@@ -237,7 +237,7 @@ class ServedEngine(EngineBase):
         if not over:
             # The sentence may quote the prompt, so that it goes to the log, which is kept as texts are.
             sys.stdout.write(f"{item.id}: HTTP {reply.status} {reply.message}\n")
-            self._notes[f"its server refused {item.id} with HTTP {reply.status}: see the worker's log"] = None
+            self._spent.notes.append(f"its server refused {item.id} with HTTP {reply.status}: see the worker's log")
         return Unanswered(item.id, "over_context" if over else "rejected", count, sample)
 
     def _log(
