@@ -97,7 +97,7 @@ def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOp
 @shared.config_options
 @option("--rate", type=Number(0, min_open=True), help="Items an hour in one pass; gives the hours of each route.")
 @option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool) -> int:
+def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool) -> None:
     """Show the work, its cost and what its items can decide, before any GPU time.
 
     Per stratum: the items, how many are expected with looks, how likely an unchanged candidate passes, the smallest
@@ -116,7 +116,6 @@ def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool)
         print_plan(made, shared.make_console(), rate)
     planning.check_power(experiment, made.power, str(path))
     planning.check_events(experiment, made.items, str(path))
-    return ExitCode.PASS
 
 
 @click.command(epilog=shared.EPILOG)
@@ -193,7 +192,7 @@ def demo(output: str, device: str | None, axes: str | None, print_config: bool, 
 @option("--hours", type=Number(0, 1e6, min_open=True), required=True, help="Hours that the whole run may take.")
 @option("--rate", type=Number(0, 1e9, min_open=True), default=6000, help="Items an hour that the model answers.")
 @option("--output", "-o", type=FILE, help="File to write, which must not exist; MODEL.yaml by default.")
-def init(model: str, candidates: str, hours: float, rate: float, output: Path | None) -> int:
+def init(model: str, candidates: str, hours: float, rate: float, output: Path | None) -> None:
     """Write a config that decides within a number of hours, for you to read and change.
 
     It asks for the strictest promise that the hours allow: every stratum within a margin, or a pooled margin with a
@@ -209,7 +208,6 @@ def init(model: str, candidates: str, hours: float, rate: float, output: Path | 
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}; give another --output") from error
     click.echo(f"{path}: read it, then `quantcliff plan {path}` and `quantcliff run {path}`")
-    return ExitCode.PASS
 
 
 @click.command(epilog=shared.EPILOG)
