@@ -40,7 +40,6 @@ class Problem:
     message: str  # the value, the rule it breaks, and what to write instead
 
     def __str__(self) -> str:
-        """Give the line that a person reads."""
         return f"{self.path}: {self.message}" if self.path else self.message
 
 

@@ -7,10 +7,11 @@ import functools
 import random
 
 from harness import stats
+from harness.config.schema import SliceSpec
 from harness.judge import compare, gate
 from harness.judge.decisions import Decision, decide
 from harness.judge.outcomes import Outcomes, build
-from harness.judge.rules import Rules, SliceRules
+from harness.judge.rules import Rules
 from harness.judge.summaries import Average, Comparisons, Look, StratumNumbers, TailRate, Verdict
 from harness.judge.verdicts import CandidateVerdict, Judgement, StratumVerdict
 from harness.report.evidence import DivergenceRow, Evidence, FlipPair
@@ -150,7 +151,7 @@ def answered(name: str, severity: float, noise: random.Random | None) -> Outcome
 def _compared(seed: int) -> tuple[Comparisons, Rules]:
     """The suite's numbers for int8, nearly unharmed, nf4, broken on the tail, and the baseline's repetition."""
     rng = random.Random(seed)
-    slices = {name: SliceRules(margin=margin, gating=name != "typical") for name, margin in MARGINS.items()}
+    slices = {name: SliceSpec(name="s", margin=margin, gating=name != "typical") for name, margin in MARGINS.items()}
     rules = Rules(slices=slices)
     sides = [answered("int8", 0.0, rng), answered("nf4", 0.8, rng)]
     return compare.compare(answered("bf16", 0.0, None), sides, rules, control=answered("control", 0.0, rng)), rules

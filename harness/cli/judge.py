@@ -124,7 +124,7 @@ def report(run: RunDir, track: tuple[str, ...], options: OutputOptions) -> int:
 @click.argument("item")
 @option("--candidate", help="Candidate to show; all by default.")
 @option("--no-color", is_flag=True, help="No colour.")
-def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> int:
+def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> None:
     """Show both answers to an item side by side, with what differs marked."""
     from harness import report
     from harness.report import run_evidence
@@ -135,14 +135,13 @@ def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> int:
         console.rule(name, style="dim")
         report.side_by_side(one, before, after, console)
         console.print(f"score: baseline {before.score}, {name} {after.score}", markup=False)
-    return ExitCode.PASS
 
 
 @click.command()
 @click.argument("run", type=RunPath())
 @option("--item", "items", multiple=True, metavar="ID", help="Id of an item; may be repeated.")
 @option("--cluster", "clusters", multiple=True, metavar="NAME", help="A cluster's items; may be repeated.")
-def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int:
+def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> None:
     """Remove the texts of items from a run: questions, answers, logs, reports.
 
     Scores stay, so the verdict can still be recomputed, byte for byte.
@@ -155,20 +154,19 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> int
 
     if not items and not clusters:
         raise UsageError("nothing to erase: give --item ID or --cluster NAME, as often as needed")
-    for line in erasing.describe_erasure(erasing.erase(run, erasing.select_items(run, items, clusters))):
+    for line in erasing.erase(run, erasing.select_items(run, items, clusters)):
         click.echo(line)
     if not (run.path / "comparisons.json").is_file():
-        return ExitCode.PASS
+        return
     try:
         record = load_run(run)
         judgement = judging.judge(record, allow_identical=True)
     except QuantcliffError as error:
         gone = ", ".join(path.name for path in reports.remove(run.path))
         click.echo(f"deleted, as the run cannot be judged again: {gone} ({error})")
-        return ExitCode.PASS
+        return
     written = reports.write(run.path, judgement, run_evidence.evidence(record, judgement))
     click.echo(f"written again without them: {', '.join(path.name for path in written)}")
-    return ExitCode.PASS
 
 
 @click.command()

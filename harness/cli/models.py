@@ -12,7 +12,6 @@ from click import option
 
 from harness.cli import shared
 from harness.cli.shared import OutputOptions, RunPath
-from harness.errors import ExitCode
 
 if TYPE_CHECKING:
     from harness.judge.verdicts import Judgement
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 @option("--device", default="auto", help="cpu, cuda, cuda:1 ...")
 @option("--prove", is_flag=True, help="Quantize and run a tiny model with every method.")
 @option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def doctor(device: str, prove: bool, as_json: bool) -> int:
+def doctor(device: str, prove: bool, as_json: bool) -> None:
     """Show the device, its memory, the methods that work here and why the others do not."""
     from harness.config.methods import METHODS
     from harness.models import doctor as examination
@@ -36,7 +35,6 @@ def doctor(device: str, prove: bool, as_json: bool) -> int:
         shared.print_json(to_json(found))
     else:
         click.echo(examination.describe(found))
-    return ExitCode.PASS
 
 
 @click.command()
@@ -47,7 +45,7 @@ def doctor(device: str, prove: bool, as_json: bool) -> int:
 @option("--group-size", type=int, default=128, help="Must divide the columns of every weight.")
 @option("--calibration", default="builtin", help="`builtin`, or a file: one text per line, or JSONL with `text`.")
 @option("--device", default="auto", help="cpu, cuda, cuda:1 ...")
-def quantize(source: str, out: Path, method: str, bits: str, group_size: int, calibration: str, device: str) -> int:
+def quantize(source: str, out: Path, method: str, bits: str, group_size: int, calibration: str, device: str) -> None:
     """Make a GPTQ or AWQ checkpoint of SOURCE (a directory, a hub id, or smollm2) in the new directory OUT."""
     from harness.models import checkpoints
     from harness.models import resolve as models
@@ -61,7 +59,6 @@ def quantize(source: str, out: Path, method: str, bits: str, group_size: int, ca
     say = functools.partial(errors.print, markup=False)
     checkpoints.make_checkpoint(models.resolve(source, None), out, **how, progress=say)
     click.echo(f"{out}: a {method} int{bits} checkpoint of {source}; give it as a candidate's `model`")
-    return ExitCode.PASS
 
 
 def _share(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
@@ -124,7 +121,7 @@ def _print(summary: dict[str, Any], options: OutputOptions) -> None:
 
 @click.command()
 @_search_options
-def localize(run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions) -> int:
+def localize(run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions) -> None:
     """Find the modules that cost a candidate its lost items.
 
     On the items that the run lost in failing strata, and as many kept ones, groups of modules are put back to the
@@ -133,7 +130,6 @@ def localize(run: RunDir, candidate: str, share: float, minutes: float, options:
     """
     _, _, summary = _localized(run, candidate, share, minutes, options, None, again=True)
     _print(summary, options)
-    return ExitCode.PASS
 
 
 @click.command(epilog=shared.EPILOG)

@@ -57,7 +57,7 @@ def _unbroken(stream: TextIO | None) -> TextIO:
 
 
 def _run(arguments: list[str]) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code: that of a pass if the command gives none."""
     try:
         result = commands.main(args=arguments, prog_name="quantcliff", standalone_mode=False, obj=tuple(arguments))
     except click.exceptions.Exit as leaving:

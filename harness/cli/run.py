@@ -97,7 +97,7 @@ def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOp
 @shared.config_options
 @option("--rate", type=Number(0, min_open=True), help="Items an hour in one pass; gives the hours of each route.")
 @option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool) -> int:
+def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool) -> None:
     """Show the work, its cost and what its items can decide, before any GPU time.
 
     Per stratum: the items, how many are expected with looks, how likely an unchanged candidate passes, the smallest
@@ -116,7 +116,6 @@ def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool)
         print_plan(made, shared.make_console(), rate)
     planning.check_power(experiment, made.power, str(path))
     planning.check_events(experiment, made.items, str(path))
-    return ExitCode.PASS
 
 
 @click.command(epilog=shared.EPILOG)
@@ -193,7 +192,7 @@ def demo(output: str, device: str | None, axes: str | None, print_config: bool, 
 @option("--hours", type=Number(0, 1e6, min_open=True), required=True, help="Hours that the whole run may take.")
 @option("--rate", type=Number(0, 1e9, min_open=True), default=6000, help="Items an hour that the model answers.")
 @option("--output", "-o", type=FILE, help="File to write, which must not exist; MODEL.yaml by default.")
-def init(model: str, candidates: str, hours: float, rate: float, output: Path | None) -> int:
+def init(model: str, candidates: str, hours: float, rate: float, output: Path | None) -> None:
     """Write a config that decides within a number of hours, for you to read and change.
 
     It asks for the strictest promise that the hours allow: every stratum within a margin, or a pooled margin with a
@@ -209,7 +208,6 @@ def init(model: str, candidates: str, hours: float, rate: float, output: Path | 
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}; give another --output") from error
     click.echo(f"{path}: read it, then `quantcliff plan {path}` and `quantcliff run {path}`")
-    return ExitCode.PASS
 
 
 @click.command(epilog=shared.EPILOG)
@@ -308,22 +306,17 @@ def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
 
 
 def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOptions) -> None:
-    from rich.table import Table
+    from harness.report.listings import print_line, print_table
 
-    from harness.report.sanitize import one_line
-
-    console = shared.make_console(no_color=options.no_color)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("shard", "state", "done", "items/s", "ETA", "node"):
-        table.add_column(heading, justify="right" if heading in {"done", "items/s", "ETA"} else "left")
+    console, rows = shared.make_console(no_color=options.no_color), []
     for one in found:
         rate = "-" if one.items_per_second is None else f"{one.items_per_second:.2g}"
         eta = "-" if one.eta_seconds is None else str(timedelta(seconds=round(one.eta_seconds)))
-        table.add_row(one.shard, one.state, f"{one.done:.0%}", rate, eta, one_line(one.node))
-    console.print(table)
+        rows.append((one.shard, one.state, f"{one.done:.0%}", rate, eta, one.node))
+    print_table(console, rows, "shard", "state", ">done", ">items/s", ">ETA", "node")
     for one in found:
         if one.state in {"stopped", "damaged"}:
             text = f"{one.shard} {one.state}: {one.last_line or 'it wrote no log'}"
-            console.print(one_line(f"{text} (log: {one.log})" if one.log else text), markup=False, soft_wrap=True)
+            print_line(console, f"{text} (log: {one.log})" if one.log else text)
     for name in sorted({path.parent.name for path in directory.path.glob("*/failure-*.json")}):
-        console.print(one_line(f"{name} is not judged: {directory.failures(name)[0]}"), markup=False, soft_wrap=True)
+        print_line(console, f"{name} is not judged: {directory.failures(name)[0]}")

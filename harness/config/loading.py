@@ -13,25 +13,14 @@ from pydantic_core import ErrorDetails
 from harness.config.engines import inherited_engine
 from harness.config.fields import RelativeMargin, suggestion
 from harness.config.methods import METHODS
-from harness.config.schema import RENAMED, RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, Cut, Experiment, Policy, Variant
+from harness.config.schema import RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, Cut, Experiment, Policy, Variant
 from harness.config.text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
 
 def load(path: Path) -> Experiment:
-    """Read and validate a config file, with a notice for each old key. Raises ConfigError with every problem."""
-    data = _mapping_in(path)
-    _notice_old_keys(data, path)
-    return parse(data, str(path))
-
-
-def _notice_old_keys(data: dict[str, Any], path: Path) -> None:
-    for section, old, new in RENAMED:
-        part = data.get(section)
-        places = {f"{section}[{at}]": one for at, one in enumerate(part)} if isinstance(part, list) else {section: part}
-        for place, one in places.items():
-            if isinstance(one, dict) and old in one and new not in one:
-                sys.stderr.write(f"{path}: {place}.{old} is now called {new}; the old name is still read\n")
+    """Read and validate a config file. Raises ConfigError with every problem."""
+    return parse(_mapping_in(path), str(path))
 
 
 def _mapping_in(path: Path) -> dict[str, Any]:
@@ -287,7 +276,6 @@ def policy_overrides(path: Path) -> dict[str, Any]:
     section = data.get("policy", data)
     if "slices" in data and section is not data:
         sys.stderr.write(f"{path}: its policy alone is read; margins and tolerances of slices are those of the run\n")
-    _notice_old_keys({"policy": section}, path)
     if not isinstance(section, dict):
         raise ConfigError(str(path), [Problem("policy", f"holds a {type(section).__name__}, not a mapping of keys")])
     if stray := [key for key in data if section is not data and key in Policy.model_fields]:

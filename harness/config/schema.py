@@ -16,7 +16,6 @@ from harness.records import digest
 RESERVED = frozenset({"items", "shards", "control"})
 RESERVED_ENDINGS = (".json", ".html", ".md", ".csv", ".parquet", ".xml", ".yaml")
 RESERVED_SLICES = frozenset({"all", "all, by traffic", "timings"})
-RENAMED = (("slices", "informative", "advisory"), ("policy", "floor_alpha", "chance_alpha"))  # with the old key first
 MOST_ITEMS = 1_000_000  # at most so many items, strata or combinations of levels in a slice: more is a slip of the pen
 
 

@@ -41,14 +41,14 @@ class FakeEngine(EngineBase):
                 if words + item.max_tokens > self.context_limit:
                     yield Unanswered(item.id, "over_context", words, sample)
                     continue
-                self._prompt_tokens += words
+                self._spent.prompt_tokens += words
                 right = self.right(item, sample)
                 if item.kind == "choice":
                     yield _choices(item, right=right, words=words)
                     continue
                 text = item.target if right else self._wrong
                 ids = tuple(int.from_bytes(hashlib.sha256(word.encode()).digest()[:2], "big") for word in text.split())
-                self._output_tokens += len(ids)
+                self._spent.output_tokens += len(ids)
                 yield Generation(item.id, text, ids, "eos", words, sample)
 
     def right(self, item: Item, sample: int = 0) -> bool:

@@ -55,14 +55,14 @@ class LmEvalEngine(EngineBase):
             if not all(map(math.isfinite, logprobs)):
                 raise NonFinite(f"{item.id}: a log-likelihood is not finite: {logprobs}", item.id)
             counts = [self._pair(item.prompt, choice) for choice in item.choices]
-            self._prompt_tokens += sum(begin + rest - 1 for begin, rest in counts if rest)
+            self._spent.prompt_tokens += sum(begin + rest - 1 for begin, rest in counts if rest)
             lengths, greedy = tuple(rest for _, rest in counts), tuple(bool(best) for _, best in pairs)
             yield ChoiceLogprobs(item.id, logprobs, lengths, greedy, counts[0][0] or item.prompt_tokens)
 
     def _texts(self, items: Sequence[Item], settings: Settings, sample: int) -> Iterator[Response]:
         if settings.temperature > 0:
             note = f"{self._name} draws its own random numbers: samples are not paired between variants"
-            self._notes[note] = None
+            self._spent.notes.append(note)
         texts = self._generated([(item, item.stop) for item in items], settings, sample)
         # White space at the beginning never ends an answer: such items are asked again without white space that stops.
         again = [at for at, item in enumerate(items) if not texts[at].strip() and any(map(str.isspace, item.stop))]
@@ -72,8 +72,8 @@ class LmEvalEngine(EngineBase):
         for item, text in zip(items, texts, strict=True):
             ids = self._encode(text, add_special_tokens=False) or []
             prompt = self._count(item) or item.prompt_tokens
-            self._prompt_tokens += prompt
-            self._output_tokens += len(ids)
+            self._spent.prompt_tokens += prompt
+            self._spent.output_tokens += len(ids)
             finish = "length" if len(ids) >= item.max_tokens > 0 else "eos"
             yield Generation(item.id, text, tuple(ids), finish, prompt, sample)  # type: ignore[arg-type]
 

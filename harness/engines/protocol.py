@@ -1,20 +1,20 @@
 """What an engine is: something that takes items and yields responses. The runner uses nothing else of one."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from harness.records import Item, Proof, Response, Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Usage:
     """What an engine has spent since it was made."""
 
-    prompt_tokens: int  # tokens read, shared prefixes counted once
-    output_tokens: int
-    peak_bytes: int  # largest memory seen, in bytes: device memory on a GPU, resident set on a CPU
-    notes: tuple[str, ...] = ()  # sentences for the log: batches halved for lack of memory, paths taken
+    prompt_tokens: int = 0  # tokens read, shared prefixes counted once
+    output_tokens: int = 0
+    peak_bytes: int = 0  # largest memory seen, in bytes: device memory on a GPU, resident set on a CPU
+    notes: list[str] = field(default_factory=list)  # for the log: batches halved for lack of memory, paths taken
 
 
 class Engine(Protocol):
@@ -37,16 +37,15 @@ class Engine(Protocol):
 
 
 class EngineBase:
-    """What engines in another program or library share: the proof that they were given, and a count of tokens."""
+    """What engines share: the proof that they were given, and what they have spent."""
 
     def __init__(self, proof: Proof) -> None:
-        self._proof, self._prompt_tokens, self._output_tokens = proof, 0, 0
-        self._notes: dict[str, None] = {}
+        self._proof, self._spent = proof, Usage()
 
     def proof(self) -> Proof:
         """Return what is loaded, as far as that is known."""
         return self._proof
 
     def usage(self) -> Usage:
-        """Return what has been spent; memory is not known."""
-        return Usage(self._prompt_tokens, self._output_tokens, peak_bytes=0, notes=tuple(self._notes))
+        """Return what has been spent so far, each note once; memory is not known."""
+        return replace(self._spent, notes=list(dict.fromkeys(self._spent.notes)))

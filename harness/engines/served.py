@@ -66,7 +66,7 @@ class ServedEngine(EngineBase):
         self.context_limit = min((one for one in (limit, target.limit) if one), default=2**31 - 1)
         how = {"chat": target.chat, "stream": target.stream}
         form, answer, reply = await server_probe.probe(client, target.model, encoder, **how)
-        _, count = encoder.prompt(server_probe.PROBE, form.prompts)
+        _, count = encoder.sent(server_probe.PROBE, form.prompts)
         served = dict(self._proof.served or {})
         if target.stream:
             server = str(served.get("engine", ""))
@@ -118,7 +118,7 @@ class ServedEngine(EngineBase):
         return self._loop.run_until_complete(work)
 
     async def _text(self, item: Item, settings: Settings, sample: int) -> Response:
-        prompt = _, count = self._encoder.prompt(item.prompt, self._form.prompts)
+        prompt = _, count = self._encoder.sent(item.prompt, self._form.prompts)
         if count + item.max_tokens > self.context_limit:
             return Unanswered(item.id, "over_context", count, sample)
         stops = [one for one in item.stop if one][: wire.MOST_STOPS]
@@ -137,7 +137,7 @@ class ServedEngine(EngineBase):
             whole = text = with_api_calls(text, answer.calls, said=split(text, prompt=item.prompt)[0])
             count = answer.prompt_tokens or count
         ids = list(answer.ids) if answer.ids is not None else self._encoder.encode(whole)
-        while ids and ids[-1] in self._encoder.texts.end_ids:
+        while ids and ids[-1] in self._encoder.end_ids:
             ids.pop()
         cut = answer.finish == "length" or (self._silent and (answer.output_tokens or len(ids)) >= item.max_tokens)
         finish = "stop" if stopped else "length" if cut else "eos"
@@ -183,7 +183,7 @@ class ServedEngine(EngineBase):
                     self._log(item, sample, reply, wire.parse_answer(reply.data), kind, again=True)
 
     async def _choice(self, item: Item) -> Response:
-        pairs = self._encoder.texts.pairs(item.prompt, item.choices, item.id)
+        pairs = self._encoder.pairs(item.prompt, item.choices, item.id)
         context = len(pairs[0][0])
         if max(len(begin) + len(rest) for begin, rest in pairs) >= self.context_limit:  # one answer token is written
             return Unanswered(item.id, "over_context", context)
@@ -212,8 +212,8 @@ class ServedEngine(EngineBase):
             answer = wire.parse_answer(reply.data)
         except ValueError as error:
             raise NotComparable(f"{item.id}: the server gave {error}") from error
-        self._prompt_tokens += (answer.prompt_tokens or count) if tools else count
-        self._output_tokens += answer.output_tokens or 0
+        self._spent.prompt_tokens += (answer.prompt_tokens or count) if tools else count
+        self._spent.output_tokens += answer.output_tokens or 0
         self._log(item, sample, reply, answer, cache)
         counted, expected = answer.prompt_tokens, None if self._offset is None else count + self._offset
         found = f"{item.id}: the server counts {counted or 'no'} tokens in a prompt of {count}"
@@ -237,7 +237,7 @@ class ServedEngine(EngineBase):
         if not over:
             # The sentence may quote the prompt, so that it goes to the log, which is kept as texts are.
             sys.stdout.write(f"{item.id}: HTTP {reply.status} {reply.message}\n")
-            self._notes[f"its server refused {item.id} with HTTP {reply.status}: see the worker's log"] = None
+            self._spent.notes.append(f"its server refused {item.id} with HTTP {reply.status}: see the worker's log")
         return Unanswered(item.id, "over_context" if over else "rejected", count, sample)
 
     def _log(

@@ -21,25 +21,17 @@ TOLERANCE = 0.1
 """Most that the log-probability of a token may differ between answering and reading: sums in bfloat16 differ."""
 
 
-class PromptEncoder:
+class PromptEncoder(TextCodec):
     """The baseline's tokenizer as it reads prompts for a server."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self.texts = TextCodec(tokenizer)
-
-    def prompt(self, text: str, form: str) -> tuple[Any, int]:
+    def sent(self, text: str, form: str) -> tuple[Any, int]:
         """Return what is sent for a prompt, and how many tokens the server should count."""
         if form == "messages":
             message = [{"role": "user", "content": text}]
             whole = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
             return message, len(self.encode(whole))
-        ids = self.texts.prompt(text)
+        ids = self.prompt(text)
         return (ids if form == "token ids" else text), len(ids)
-
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text without special ones around it."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
 async def describe(client: Client, model: str) -> tuple[str, int | None, dict[str, Any]]:
@@ -73,7 +65,7 @@ async def probe(
         forms = [RequestForm(model, gives_ids=True), RequestForm(model), RequestForm(model, "text")]
     refused = ""
     for form in (replace(one, stream=stream) for one in forms):
-        content, count = encoder.prompt(PROBE, form.prompts)
+        content, count = encoder.sent(PROBE, form.prompts)
         reply = await client.post(form.path, form.body(content, ANSWER_TOKENS, Settings()))
         kind: type[RunError] = ModelError
         if reply.status != OK:
@@ -107,7 +99,7 @@ def overlong(answer: Answer, most: int, encoder: PromptEncoder) -> int:
 async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> list[float]:
     """Return the log-probabilities of a continuation of `CANARY`; empty if the server gives none."""
     plain = replace(form, stream=False, gives_ids=False)
-    body = plain.body(encoder.prompt(CANARY, form.prompts)[0], CANARY_TOKENS, Settings())
+    body = plain.body(encoder.sent(CANARY, form.prompts)[0], CANARY_TOKENS, Settings())
     body["logprobs"] = True if form.prompts == "messages" else 1
     try:
         reply = await client.post(form.path, body, retry_seconds=CANARY_SECONDS)
@@ -122,7 +114,7 @@ async def find_logprob_method(client: Client, form: RequestForm, encoder: Prompt
     """Find how a server weighs a prompt's tokens. Raises NotComparable if it does not, or not as those it writes."""
     why = "it takes no token ids"
     if form.prompts == "token ids":
-        ids = encoder.texts.prompt(PROBE)
+        ids = encoder.prompt(PROBE)
         body = {**replace(form, stream=False).body(ids, ANSWER_TOKENS, Settings()), "logprobs": 1}
         reply = await client.post(form.path, body)
         answer, own = _own_logprobs(reply, encoder)

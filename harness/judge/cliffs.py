@@ -55,19 +55,15 @@ def _ordered_axes(levels: Mapping[str, Labels]) -> dict[str, tuple[list[float], 
     found = {}
     for name, labels in levels.items():
         used = [labels.names[code] for code in np.unique(labels.codes)]
-        numbers = {text: _number(text) for text in used if text}
+        try:
+            numbers = {text: float(text) for text in used if text}
+        except ValueError:  # names have no order
+            continue
         if 2 <= len(numbers) <= MOST_LEVELS and all(map(math.isfinite, numbers.values())):  # noqa: PLR2004
             values = sorted(set(numbers.values()))
             table = [values.index(numbers[text]) if text in numbers else -1 for text in labels.names]
             found[name] = values, np.array(table, np.int64)[labels.codes]
     return found
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _groups(

@@ -306,7 +306,8 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
         own = overrides.get("margins", {})
         overrides = {**overrides, "margins": own if "*" in own else {"*": overrides["margin"], **own}}
     if "tail_events" in overrides:
-        rules = replace(rules, slices={name: replace(one, tail_events=None) for name, one in rules.slices.items()})
+        plain = {name: one.model_copy(update={"tail_events": None}) for name, one in rules.slices.items()}
+        rules = replace(rules, slices=plain)
     given = Rules.from_flags(**{key: overrides[key] for key in ("margins", "advisory") if key in overrides})
     if unused := given.unmatched_globs(by_stratum(run.items)):
         raise UsageError("\n".join(unused))
@@ -342,11 +343,10 @@ def baseline_signals(run: RunRecord) -> list[Signal]:
     return signals(run.items, item_scores(run, name), _right(run, name), rules, unusable)
 
 
-def write(directory: RunDir, judgement: Judgement) -> list[Path]:
-    """Write comparisons.json (everything) and verdict.json (the gate's word alone). Gives their paths."""
-    whole, short = directory.path / "comparisons.json", directory.path / "verdict.json"
-    atomic_write(whole, json.dumps(judgement.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def write(directory: RunDir, judgement: Judgement) -> None:
+    """Write comparisons.json (everything) and verdict.json (the gate's word alone)."""
+    whole = json.dumps(judgement.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+    atomic_write(directory.path / "comparisons.json", whole + "\n")
     told = [{"name": one.name, "verdict": one.verdict, "reasons": list(one.reasons)} for one in judgement.candidates]
     word = {"verdict": judgement.verdict, "exit_code": int(judgement.exit_code), "candidates": told}
-    atomic_write(short, json.dumps(word, indent=1, ensure_ascii=False) + "\n")
-    return [whole, short]
+    atomic_write(directory.path / "verdict.json", json.dumps(word, indent=1, ensure_ascii=False) + "\n")

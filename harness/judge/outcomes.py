@@ -52,7 +52,6 @@ class Labels:
     names: tuple[str, ...]  # each once
 
     def __getitem__(self, item: int) -> str:
-        """The name that stands at an item."""
         return self.names[int(self.codes[item])]
 
     @staticmethod
@@ -63,11 +62,6 @@ class Labels:
         seen: dict[str, int] = {}
         codes = np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int32)
         return Labels(codes, tuple(seen))
-
-    @staticmethod
-    def constant(name: str, count: int) -> Labels:
-        """Return a column that says the same everywhere."""
-        return Labels(np.zeros(count, np.int32), (name,) if count else ())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +85,6 @@ class Outcomes:
     model: str = ""  # which it is, if the source names its revision
 
     def __len__(self) -> int:
-        """The number of items, answered or not."""
         return len(self.items)
 
 
@@ -153,7 +146,7 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
 
 def _labels(name: str, what: str, values: Sequence[str] | Labels | str, count: int) -> Labels:
     if isinstance(values, str):
-        return Labels.constant(values, count)
+        values = [values] * count
     labels = Labels.of(values)
     if labels.codes.shape != (count,):
         raise NotComparable(f"{name}: {labels.codes.size} entries in {what!r} for {count} items: give one each")

@@ -6,13 +6,13 @@ import fnmatch
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from harness.config.fields import suggestion, written
-from harness.config.schema import Experiment, Policy
+from harness.config.schema import Experiment, Policy, SliceSpec
 from harness.errors import UsageError
 from harness.records import Item
 
@@ -27,15 +27,7 @@ def by_stratum(items: Iterable[Item]) -> dict[Place, list[Item]]:
     return strata
 
 
-@dataclass(frozen=True, slots=True)
-class SliceRules:
-    """What is particular to one slice; None leaves it to the policy."""
-
-    margin: float | None = None
-    gating: bool = True  # whether its strata decide
-    advisory: tuple[str, ...] = ()  # globs over stratum names that do not decide
-    public_range: tuple[float, float] | None = None  # mean scores that others report for the baseline on this task
-    tail_events: Mapping[str, float] | None = None  # its own tolerances of tail events
+_NOT_NAMED = SliceSpec(name="all")  # of a slice that has no rules of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +35,7 @@ class Rules:
     """The whole of what a judgement demands. Margins are proportions: 0.02 is two points."""
 
     policy: Policy = field(default_factory=Policy)
-    slices: Mapping[str, SliceRules] = field(default_factory=dict)  # by label, in the order of a report
+    slices: Mapping[str, SliceSpec] = field(default_factory=dict)  # by label, in the order of a report
     looks: int = 1  # interim looks planned; 1 if all items are looked at once
     stop_on_fail: bool = False  # whether a candidate is asked nothing more once it has failed
     plan: Mapping[Place, int] = field(default_factory=dict)  # items of the fixed plan, for looks of unequal size
@@ -52,8 +44,7 @@ class Rules:
     @staticmethod
     def from_experiment(experiment: Experiment) -> Rules:
         """Take the rules that a config states."""
-        names, execution = [one.name for one in fields(SliceRules)], experiment.execution
-        slices = {one.key: SliceRules(*(getattr(one, name) for name in names)) for one in experiment.slices}
+        slices, execution = {one.key: one for one in experiment.slices}, experiment.execution
         return Rules(experiment.policy, slices, execution.looks, execution.stop_on_fail)
 
     @staticmethod
@@ -61,8 +52,8 @@ class Rules:
         """Take the rules that a command line states. Raises UsageError with every flag that cannot be."""
         return Rules(read_policy(policy))
 
-    def _own(self, slice_name: str) -> SliceRules:
-        return self.slices.get(slice_name, SliceRules())
+    def _own(self, slice_name: str) -> SliceSpec:
+        return self.slices.get(slice_name, _NOT_NAMED)
 
     def margin(self, slice_name: str, stratum: str) -> float:
         """The largest tolerated drop: the last of `policy.margins` that fits, else the slice's, else the policy's."""

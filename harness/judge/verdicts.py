@@ -24,7 +24,6 @@ class Figure(Generic[_T]):
         self.read, self.kind = read, kind  # kind: its type in Parquet
 
     def __get__(self, stratum: StratumVerdict, owner: type) -> _T:
-        """Return the figure of a stratum."""
         return self.read(stratum)
 
 

@@ -9,9 +9,7 @@ import subprocess
 import sys
 import time
 import timeit
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from harness.errors import UsageError
 
@@ -147,7 +145,7 @@ def _quota(cgroup: Path) -> list[float]:
 def settle_threads(dtype: str, asked: int | None = None) -> str:
     """Set torch's CPU threads: as many as asked for, else all that may be used or one; say in words if it is one.
 
-    Next to another busy process all are slower than one: half a second of products of a decoding step's shape decides.
+    Next to another busy process all are slower than one: a second of products of a decoding step's shape decides.
     """
     import torch
 
@@ -167,22 +165,15 @@ def settle_threads(dtype: str, asked: int | None = None) -> str:
     left, right = torch.ones(16, 1024, dtype=kind), torch.ones(1024, 2048, dtype=kind)
     for threads in (1, most):
         torch.set_num_threads(threads)
-        seconds[threads] = _mean(lambda: left @ right, 0.25)
+        timer = timeit.Timer(lambda: left @ right)
+        timer.timeit(1)
+        calls, spent = timer.autorange()  # a fifth of a second, or one call: waiting counts
+        seconds[threads] = spent / calls
     gain = seconds[1] / seconds[most]
     if gain >= THREADS_GAIN:
         return ""
     torch.set_num_threads(1)
     return f"one of {most} usable CPU threads is used: all were {gain:.2g} times as fast as one when it was loaded"
-
-
-def _mean(work: Callable[[], Any], seconds: float) -> float:
-    """The mean time in seconds of one call, over calls that take `seconds` together: waiting counts."""
-    work()
-    started, calls = time.perf_counter(), 0
-    while (spent := time.perf_counter() - started) < seconds or not calls:
-        work()
-        calls += 1
-    return spent / calls
 
 
 def keep_freed_memory() -> None:

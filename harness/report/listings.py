@@ -26,11 +26,12 @@ _MOST_IDLE = 0.1  # from which share of idle GPU time on the plan names a remedy
 _REMEDY = "smaller work units (execution.unit_items, unit_tokens) or fewer looks make it less"
 
 
-def _print(console: Console, text: str, style: str = "") -> None:
+def print_line(console: Console, text: str, style: str = "") -> None:
+    """Print one line of text from outside."""
     console.print(one_line(text), style=style or None, markup=False, soft_wrap=True)
 
 
-def _print_table(console: Console, rows: Iterable[Sequence[str | Text]], *headings: str) -> None:
+def print_table(console: Console, rows: Iterable[Sequence[str | Text]], *headings: str) -> None:
     """Print a table; headings of figures, which are aligned right, begin with ``>``. Bold rows have one cell."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
@@ -71,17 +72,17 @@ def print_plan(plan: Plan, console: Console, rate: float | None = None) -> None:
     """Print the plan. rate: items an hour in one pass, if known."""
     found = plan_json(plan, rate)
     for line in _summary(plan, found):
-        _print(console, line)
+        print_line(console, line)
     headings = ("stratum", ">items", ">expected", ">passes", ">finds a drop of", ">items to pass", "decides")
-    _print_table(console, _power(plan), *headings)
+    print_table(console, _power(plan), *headings)
     rows = []
     for row in found["tail_events"]:
         needed, decides = f"{row['needed']}", "yes" if row["can_pass"] else "never: too few"
         place, kinds = f"{row['slice']}/{row['stratum']}", ", ".join(row["kinds"])
         rows.append((place, kinds, f"{row['items']}", f"{row['tolerance']:.2%}", needed, decides))
     if rows:
-        _print(console, "tail events that gate:")
-        _print_table(console, rows, "stratum", "kinds", ">items", ">tolerance", ">needed without an event", "can pass")
+        print_line(console, "tail events that gate:")
+        print_table(console, rows, "stratum", "kinds", ">items", ">tolerance", ">needed without an event", "can pass")
     if found["routes"]:
         _print_routes(plan, console, rate)
 
@@ -148,17 +149,19 @@ def _hours(plan: Plan, items: int, rate: float | None, pool: int | None = None) 
 def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
     found = _routes(plan)
     strata = len(found[0].design.margins)
-    _print(console, f"routes: items that pass an unchanged candidate in all {strata} gating strata with 80 % at once:")
+    print_line(
+        console, f"routes: items that pass an unchanged candidate in all {strata} gating strata with 80 % at once:"
+    )
     rows = []
     for one in found:
         ends = one.largest, one.expected
         took = (f"{_hours(plan, items, rate, one.pool):.1f}" for items in ends if rate)
         rows.append((_route_name(one), _promise(one), *(f"{items:,}" for items in ends), *took))
     hours = (">hours at most", ">expected") if rate else ()
-    _print_table(console, rows, "route", "a pass promises", ">items at most", ">expected", *hours)
+    print_table(console, rows, "route", "a pass promises", ">items at most", ">expected", *hours)
     if not rate:
         text = "--rate N gives hours: items an hour in one pass, 3,600 times the items/s of `quantcliff status RUN`"
-        _print(console, text)
+        print_line(console, text)
     pooled = plan.experiment.policy.pooled_margin
     found = [one for one in found if one.pool is None]  # layers cost the baseline more than they save others, mostly
     fitting = [one for one in found if (one.design.pooled is None) is (pooled is None)] or found
@@ -166,7 +169,7 @@ def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
     largest = found[0].largest
     text = f"recommended: {_route_name(least)}, expected to take {least.expected / largest:.0%} of {largest:,} items"
     more = f"; {best.expected / largest:.0%} with {_settings(best)}" if best is not least else ""
-    _print(console, f"{text}, by {_settings(least)}{more}")
+    print_line(console, f"{text}, by {_settings(least)}{more}")
 
 
 def _route_name(one: Route) -> str:
@@ -202,20 +205,20 @@ def blind_gating(found: Sequence[Signal]) -> list[Signal]:
 
 def print_signals(found: Sequence[Signal], console: Console, *, name: str, baseline: str) -> None:
     """Print a row per stratum, then why some have no signal."""
-    _print(console, f"{name}: signal of {baseline}", "bold")
+    print_line(console, f"{name}: signal of {baseline}", "bold")
     rows: list[Sequence[str | Text]] = []
     for one in found:
         word = f"{'none' if one.blind else 'yes'}{'' if one.gating else ', advisory'}"
         means = score(one.baseline_mean), score(one.chance), percent(one.choice_probability)
         signal = Text(word, style="bold red" if one.blind else "")
         rows.append((f"{one.slice}/{short_name(one.stratum)}", str(one.items), *means, str(one.right), signal))
-    _print_table(console, rows, "stratum", ">items", ">score", ">chance", ">P(right)", ">right", "signal")
+    print_table(console, rows, "stratum", ">items", ">score", ">chance", ">P(right)", ">right", "signal")
     for one in found:
         for sentence in (*one.blind, *one.notes):
-            _print(console, f"{one.slice}/{one.stratum}: {sentence}")
+            print_line(console, f"{one.slice}/{one.stratum}: {sentence}")
     blind = blind_gating(found)
     last = f"{len(blind)} gating strata cannot show damage" if blind else "every gating stratum can show damage"
-    _print(console, f"{last} (of {sum(one.gating for one in found)})", "bold")
+    print_line(console, f"{last} (of {sum(one.gating for one in found)})", "bold")
 
 
 def _chosen(name: str | None) -> list[SliceInfo]:
@@ -236,14 +239,14 @@ def slices_json(name: str | None) -> dict[str, Any]:
 def print_slices(name: str | None, console: Console) -> None:
     """Print every slice, or one."""
     for info in _chosen(name):
-        _print(console, f"{info.name}: {info.title}", "bold")
-        _print(console, f"  {info.why}")
+        print_line(console, f"{info.name}: {info.title}", "bold")
+        print_line(console, f"  {info.why}")
         for axis in info.axes:
             ordered = ", ordered" if axis.ordered else ""
             splits = ", splits into strata" if axis.name in info.split_by else ""
-            _print(console, f"  axis {axis.name}{ordered}{splits}: {', '.join(map(str, axis.levels))}")
-        _print(console, f"  tasks: {', '.join(info.tasks)}")
-        _print(console, "  a real item of each task:")
+            print_line(console, f"  axis {axis.name}{ordered}{splits}: {', '.join(map(str, axis.levels))}")
+        print_line(console, f"  tasks: {', '.join(info.tasks)}")
+        print_line(console, "  a real item of each task:")
         for line in info.example.splitlines():
             console.print(f"    {visible(line)}", markup=False, soft_wrap=True)
         console.print()

@@ -79,7 +79,6 @@ class MarkdownPage:
         self._left -= len("\n</details>\n")
 
     def __str__(self) -> str:
-        """Return the text."""
         return "\n".join(self._parts) + "\n"
 
 

@@ -46,11 +46,6 @@ def clip(text: str, limit: int) -> str:
     return f"{text[:limit]}… ({len(text) - limit:,} more characters)"
 
 
-def plain_ascii(text: str) -> str:
-    """Spell every character outside ASCII as an escape, for a terminal that has no other characters."""
-    return text.encode("ascii", "backslashreplace").decode("ascii")
-
-
 _MARKUP = re.compile(r"[\\`*\[<>#|~@&$]|(?<![^\W_])_|_(?![^\W_])|(?<=[Ww])\.|:(?=//|\w)")
 
 

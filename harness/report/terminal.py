@@ -21,7 +21,7 @@ from harness.report.answers import around_difference, first_difference, split_at
 from harness.report.blocks import filled
 from harness.report.blocks.measured import answers_spent
 from harness.report.evidence import Evidence
-from harness.report.sanitize import clip, one_line, plain_ascii, visible
+from harness.report.sanitize import clip, one_line, visible
 from harness.report.section import Cell, Section, as_cell
 
 _STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "no_signal": "magenta", "not_judged": "cyan"}
@@ -76,7 +76,7 @@ class Pen:
     def lines(self, text: str, style: str = "") -> Text:
         """As `text`, with its lines kept, and however long."""
         safe = visible(text)
-        return Text(plain_ascii(safe) if self._ascii else safe, style=style)
+        return Text(safe.encode("ascii", "backslashreplace").decode() if self._ascii else safe, style=style)
 
     def print(self, text: str, style: str = "") -> None:
         """Print a line of text from outside."""
@@ -233,15 +233,9 @@ def _answers(pen: Pen, baseline: Response, candidate: Response) -> None:
         panels.append(Panel(text, title=who, title_align="left", subtitle=says, subtitle_align="left", width=width))
     for shown in panels if narrow else (Columns(panels, padding=(0, 1)),):
         pen.console.print(shown)
-    if (index := first_difference(one, other)) is None:
-        pen.console.print("The two texts are the same.")
-        return
-    ids = [side.token_ids for side in (baseline, candidate) if isinstance(side, Generation)]
-    where = ""
-    if len(ids) == 2 and ids[0] != ids[1]:  # noqa: PLR2004 - both sides
-        pairs = enumerate(zip(*ids, strict=False))
-        where = f", at token {next((at for at, (a, b) in pairs if a != b), min(map(len, ids))) + 1}"
-    pen.console.print(f"First difference at character {index + 1:,}{where}, between the signs >> and <<.")
+    index = first_difference(one, other)
+    place = "" if index is None else f"First difference at character {index + 1:,}, between the signs >> and <<."
+    pen.console.print(place or "The two texts are the same.")
 
 
 def _choices(pen: Pen, item: Item, sides: Sequence[ChoiceLogprobs], metric: str) -> Table:

@@ -58,18 +58,13 @@ def pass_power(n: float, margin: float, discordance: float, alpha: float = 0.05,
     return _power(n, -margin, true_delta, discordance, alpha)
 
 
-def items_for_pass(
-    margin: float, discordance: float, power: float = 0.8, alpha: float = 0.05, true_delta: float = 0.0
-) -> int | None:
-    """The fewest items with which a candidate of the given true difference passes with the given chance.
+def items_for_pass(margin: float, discordance: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """The fewest items with which an unchanged candidate passes with the given chance; None if no number would do.
 
-    2 points at 10 % discordance, 80 % power and 5 % take about 1,550 items. None if no number would do, because the
-    true difference is not above -margin. Raises StatisticsError.
+    2 points at 10 % discordance, 80 % power and 5 % take about 1,550 items. Raises StatisticsError.
     """
     _check_plan(discordance, power, alpha)
-    if true_delta <= -margin:
-        return None
-    return first_number(lambda n: pass_power(n, margin, discordance, alpha, true_delta) >= power)
+    return first_number(lambda n: pass_power(n, margin, discordance, alpha) >= power)
 
 
 def smallest_detectable_drop(

@@ -13,7 +13,6 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -76,13 +75,6 @@ class Spending:
 OBRIEN_FLEMING = Spending()  # very little early, nearly all at the end
 
 
-class Boundaries(NamedTuple):
-    """One-sided boundaries at every look."""
-
-    z: tuple[float, ...]  # standard normal value to reach at each look; infinite where nothing can be spent yet
-    nominal_p: tuple[float, ...]  # the p-value to stay below at each look: P(Z >= z)
-
-
 def look_sizes(n: int, looks: int) -> tuple[int, ...]:
     """Cumulative items at each of `looks` equal looks at `n` items, or of fewer looks; both at least 1."""
     looks = min(looks, n)
@@ -90,12 +82,13 @@ def look_sizes(n: int, looks: int) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=4096)
-def boundaries(fractions: tuple[float, ...], alpha: float, spending: Spending = OBRIEN_FLEMING) -> Boundaries:
-    """Boundaries that a standard normal process crosses with chance alpha, spent over the looks as `spending` says.
+def boundaries(fractions: tuple[float, ...], alpha: float, spending: Spending = OBRIEN_FLEMING) -> tuple[float, ...]:
+    """The value to reach at each look, so that a standard normal process reaches any of them with chance alpha.
 
-    fractions: share of the planned items at each look, rising, in (0, 1], at least 1e-4 apart. alpha: one-sided, in
-    (0, 1). Raises StatisticsError. Source: recursive integration of Armitage, McPherson and Rowe 1969, Journal of the
-    Royal Statistical Society A 132:235-244; Jennison and Turnbull 2000, Group Sequential Methods, chapter 19.
+    Alpha is spent over the looks as `spending` says; a value is infinite if nothing can be spent yet. fractions: share
+    of the planned items at each look, rising, in (0, 1], at least 1e-4 apart. alpha: one-sided, in (0, 1). Raises
+    StatisticsError. Source: recursive integration of Armitage, McPherson and Rowe 1969, Journal of the Royal
+    Statistical Society A 132:235-244; Jennison and Turnbull 2000, Group Sequential Methods, chapter 19.
     """
     steps = np.diff((0.0, *fractions))
     if not fractions or not np.isfinite(steps).all() or steps.min() < SMALLEST_STEP or fractions[-1] > 1.0:
@@ -110,7 +103,7 @@ def boundaries(fractions: tuple[float, ...], alpha: float, spending: Spending = 
         limits.append(limit / math.sqrt(share))
         if share < fractions[-1]:
             paths = paths.continued(share, limit)
-    return Boundaries(tuple(limits), tuple(float(special.ndtr(-z)) for z in limits))
+    return tuple(limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +146,7 @@ class _Paths:
 
 def nominal_alpha(fractions_so_far: Sequence[float], alpha: float, spending: Spending = OBRIEN_FLEMING) -> float:
     """The p-value to stay below at the latest of the looks so far, as in `boundaries`; 0 if it may decide nothing."""
-    return boundaries(tuple(fractions_so_far), alpha, spending).nominal_p[-1]
+    return float(special.ndtr(-boundaries(tuple(fractions_so_far), alpha, spending)[-1]))
 
 
 @functools.lru_cache(maxsize=65536)
@@ -210,7 +203,7 @@ def looks_plan(power: float, alpha: float, looks: int, spending: Spending = OBRI
     drift = float(special.ndtri(min(power, 1.0 - 1e-12)) - special.ndtri(alpha))
     shares = tuple(look / looks for look in range(1, looks + 1))
     paths, first = _Paths(np.zeros(1), np.ones(1), 0.0, drift), list[float]()
-    for share, z in zip(shares, boundaries(shares, alpha, spending).z, strict=True):
+    for share, z in zip(shares, boundaries(shares, alpha, spending), strict=True):
         limit = z * math.sqrt(share)
         first.append(paths.crossing(limit, share))
         paths = paths.continued(share, limit)

@@ -7,25 +7,13 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.errors import StoreError, UsageError
 from harness.records import Item, Scored, item_from_json, scored_from_json, to_json
 from harness.store.files import atomic_write, read_lines, sealed, write_json
 from harness.store.privacy import TextPolicy
 from harness.store.rundir import ITEMS, RunDir, Shard, place_of
-
-
-class Erased(NamedTuple):
-    """What an erasure removed."""
-
-    items: tuple[str, ...]  # ids of the items whose texts are gone
-    stored_items: int  # of these, items whose own texts had been there until now
-    answers: int  # over all variants, whose text or token ids had been there until now
-    logs: int  # workers' logs that were emptied
-    traces: int  # files of the baseline's traces: all there were, a run that goes on makes those it needs
-    left_overs: int  # files that a killed process had left half written
-    relatives: int  # items left alone that share a source with an erased one, and so perhaps a part of its text
 
 
 def select_items(directory: RunDir, ids: Sequence[str], clusters: Sequence[str]) -> list[Item]:
@@ -41,8 +29,12 @@ def select_items(directory: RunDir, ids: Sequence[str], clusters: Sequence[str])
     return [item for item in items if item.id in set(ids) or item.cluster in set(clusters)]
 
 
-def erase(directory: RunDir, items: Sequence[Item]) -> Erased:
-    """Take the items' texts out of items, answers and logs. Raises StoreError, also while a process runs it."""
+def erase(directory: RunDir, items: Sequence[Item]) -> list[str]:
+    """Take the items' texts out of items, answers and logs; return what was removed, a sentence a line.
+
+    Of the baseline's traces all go: a run that goes on makes those it needs. Raises StoreError, also while a process
+    works on the run.
+    """
     ids, shared = frozenset(item.id for item in items), {item.cluster for item in items}
     with contextlib.ExitStack() as stack:
         for shard in Shard.all(directory.plan()["shards"]):
@@ -52,32 +44,22 @@ def erase(directory: RunDir, items: Sequence[Item]) -> Erased:
         traces = _each(root.glob("*/traces-*/*"), Path.unlink)
         _each(root.glob("*/traces-*"), Path.rmdir)
         paths = map(directory.items_path, directory.plan()["slices"])
+        stored = sum(_rewrite(path, ITEMS, item_from_json, policy.item) for path in paths)
+        answers = _rewrite_answers(directory, policy.scored)
         logs = (path for path in root.glob("*/worker-*.log") if path.stat().st_size)
+        emptied = _each(logs, lambda path: path.write_bytes(b""))
         left_overs = (path for path in (*root.glob(".*"), *root.glob("*/.*")) if path.is_file())
-        return Erased(
-            items=tuple(item.id for item in items),
-            stored_items=sum(_rewrite(path, ITEMS, item_from_json, policy.item) for path in paths),
-            answers=_rewrite_answers(directory, policy.scored),
-            logs=_each(logs, lambda path: path.write_bytes(b"")),
-            traces=traces,
-            left_overs=_each(left_overs, Path.unlink),
-            relatives=sum(item.cluster in shared and item.id not in ids for item in everything),
-        )
-
-
-def describe_erasure(done: Erased) -> list[str]:
-    """Return what was removed, a sentence a line."""
-    shown = ", ".join((*done.items[:10], *(["..."] if done.items[10:] else [])))
-    traces = f"{done.traces} trace(s) deleted, " if done.traces else ""
-    files = f"{done.logs} log(s) emptied, {traces}{done.left_overs} half-written file(s) deleted"
+        halves = _each(left_overs, Path.unlink)
+    shown = ", ".join((*(item.id for item in items[:10]), *(["..."] if items[10:] else [])))
+    files = f"{emptied} log(s) emptied, {f'{traces} trace(s) deleted, ' if traces else ''}{halves} half-written"
     said = [
-        f"erased {len(done.items)} item(s): {shown}",
-        f"removed: the texts of {done.stored_items} item(s) and {done.answers} answer(s); {files}",
+        f"erased {len(items)} item(s): {shown}",
+        f"removed: the texts of {stored} item(s) and {answers} answer(s); {files} file(s) deleted",
         "kept: ids, digests, scores and log-probabilities; the verdict can be computed again as before",
         "not reached: copies outside of the run, such as a step summary or a comment that was posted",
     ]
-    if done.relatives:
-        others = f"{done.relatives} item(s) that share a source with them, and perhaps some text"
+    if relatives := sum(item.cluster in shared and item.id not in ids for item in everything):
+        others = f"{relatives} item(s) that share a source with them, and perhaps some text"
         said.append(f"left alone: {others}: --cluster erases those too")
     return said
 

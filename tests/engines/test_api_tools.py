@@ -48,7 +48,7 @@ def known(items: list[Item], text: str, calls: list[dict[str, Any]]) -> Answers:
     """What a server knows: the probe, and one answer to all items."""
     made, talk = Answers(), encoder()
     for prompt, said in [(PROBE, " eight, nine, ten"), *((item.prompt, text) for item in items)]:
-        _, count = talk.prompt(prompt, "messages")
+        _, count = talk.sent(prompt, "messages")
         made.by_ids[prompt] = {"text": said, "ids": talk.encode(said) or [11], "count": count}
     for item in items:
         made.by_ids[item.prompt]["calls"] = calls

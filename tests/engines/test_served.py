@@ -43,10 +43,10 @@ def texts(count: int = 6, **rest: Any) -> list[Item]:
 def answers(items: list[Item], text: str = " the answer is {n}") -> Answers:
     """What a stub should say to items, and to the probe."""
     known, talk = Answers(), encoder()
-    known.add(talk.texts.prompt(PROBE), PROBE, " eight, nine, ten", talk.encode(" eight, nine, ten"))
+    known.add(talk.prompt(PROBE), PROBE, " eight, nine, ten", talk.encode(" eight, nine, ten"))
     for n, item in enumerate(items):
         said = text.format(n=n)
-        ids = talk.texts.prompt(item.prompt)
+        ids = talk.prompt(item.prompt)
         known.add(ids, item.prompt, said, talk.encode(said)[: item.max_tokens])
     return known
 
@@ -75,8 +75,8 @@ def test_prompts_go_as_token_ids_and_answers_come_back() -> None:
     talk = encoder()
     assert [one.text for one in found] == [f" the answer is {n}"[: len(one.text)] for n, one in enumerate(found)]
     assert all(isinstance(one, Generation) and one.token_ids for one in found)
-    assert [one.prompt_tokens for one in found] == [len(talk.texts.prompt(item.prompt)) for item in items]
-    assert stub.questions[-1]["prompt"] in [talk.texts.prompt(item.prompt) for item in items]
+    assert [one.prompt_tokens for one in found] == [len(talk.prompt(item.prompt)) for item in items]
+    assert stub.questions[-1]["prompt"] in [talk.prompt(item.prompt) for item in items]
     assert {one["max_tokens"] for one in stub.questions} == {8}
     assert {one["temperature"] for one in stub.asked} == {0.0}
     assert len({one["seed"] for one in stub.questions}) == len(items)
@@ -142,7 +142,7 @@ def test_chat_sends_messages_and_keeps_reasoning() -> None:
     items, talk = texts(2), encoder()
     known = Answers()
     for prompt in (PROBE, *(item.prompt for item in items)):
-        message, count = talk.prompt(prompt, "messages")
+        message, count = talk.sent(prompt, "messages")
         known.by_ids[message[0]["content"]] = {"text": "forty", "ids": [5, 6], "count": count}
     with served(known, "thinks") as stub, engine(stub, chat=True) as made:
         (one, _) = made.answer(items, GREEDY)
@@ -174,7 +174,7 @@ def test_a_server_that_never_says_length_cuts_all_the_same() -> None:
     items = texts(2)
     known = answers(items, " the answer is {n} of 9 of 9 of 9 of 9")
     for text, cut in ((" eight, nine, ten", True), (" 8", False)):
-        known.add(encoder().texts.prompt(PROBE), PROBE, text, encoder().encode(text))
+        known.add(encoder().prompt(PROBE), PROBE, text, encoder().encode(text))
         with served(known) as stub:
             stub.lies = True
             with engine(stub) as made:
@@ -215,7 +215,7 @@ def test_a_server_that_ignores_the_length_of_answers_is_refused() -> None:
     with pytest.raises(NotComparable, match=r"wrote \d+ tokens where 4 were allowed"):
         asked(texts(), "ignores_max_tokens", "no_usage", "unknown_fields")
     known = answers(texts(), " the answer is " * 6 + "{n}")
-    known.add(encoder().texts.prompt(PROBE), PROBE, " 8", encoder().encode(" 8"))
+    known.add(encoder().prompt(PROBE), PROBE, " 8", encoder().encode(" 8"))
     with pytest.raises(NotComparable, match=r"t/q\d: the server wrote \d+ tokens where 8 were allowed"):
         asked(texts(), "ignores_max_tokens", "no_usage", "unknown_fields", known=known)
     assert len(asked(texts(), "no_usage", "unknown_fields")) == len(texts())
@@ -227,7 +227,7 @@ def test_a_server_that_ignores_the_length_of_answers_is_refused() -> None:
 
 def test_a_canary_shows_weights_by_log_probabilities() -> None:
     """The proof holds those of a text; a server that gives none, or refuses to, shows nothing."""
-    known, ids = answers([]), encoder().texts.prompt(CANARY)
+    known, ids = answers([]), encoder().prompt(CANARY)
     known.add(ids, CANARY, " he read", list(range(20, 36)))
     expected = [logprob([*ids, *range(20, at)], at) for at in range(20, 36)]
     for faults, shown in (((), expected), (("text_only",), []), (("picky",), [])):
@@ -418,7 +418,7 @@ def test_choices_are_weighed_by_the_log_probabilities_of_the_prompt(faults: tupl
     for item, one in zip(CHOICES, found, strict=True):
         assert isinstance(one, ChoiceLogprobs)
         for found_sum, (begin, rest) in zip(
-            one.logprobs, encoder().texts.pairs(item.prompt, item.choices, item.id), strict=True
+            one.logprobs, encoder().pairs(item.prompt, item.choices, item.id), strict=True
         ):
             whole = [*begin, *rest]
             expected = sum(logprob(whole[:at], whole[at]) for at in range(len(begin), len(whole)))

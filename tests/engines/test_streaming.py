@@ -49,7 +49,7 @@ def test_a_streamed_chat_keeps_its_reasoning_and_the_role_is_no_token(tmp_path: 
     """The first token is the first text of the answer: neither the role, which comes early, nor the reasoning."""
     items, talk, known = texts(2), encoder(), Answers()
     for prompt in (PROBE, *(item.prompt for item in items)):
-        message, count = talk.prompt(prompt, "messages")
+        message, count = talk.sent(prompt, "messages")
         known.by_ids[message[0]["content"]] = {"text": "forty", "ids": [5, 6], "count": count}
     log = tmp_path / "log"
     streamed = asked(items, "thinks", "late", known=known, chat=True, requests=log)
@@ -138,11 +138,11 @@ def test_without_such_a_field_times_come_from_a_salted_prompt(faults: tuple[str,
     assert found == [(f"t/q{n}", *rest) for n in range(3) for rest in (("answer", "unknown"), ("salted", "uncached"))]
     with served(known, *faults) as stub, engine(stub, stream=True) as made:
         list(made.answer(items, Settings()))
-    whole = encoder().texts.prompt(items[0].prompt)
+    whole = encoder().prompt(items[0].prompt)
     common = whole[:4] if not faults else items[0].prompt[:4]
     prompts = [one["prompt"] for one in stub.questions if PROBE[:4] not in str(one["prompt"])]
     assert [one[:4] for one in prompts].count(common) == 3
-    begun = (common, encoder().texts.prompt(PROBE)[:4])
+    begun = (common, encoder().prompt(PROBE)[:4])
     assert len({str(one[:16]) for one in prompts if one[:4] not in begun}) == 3
 
 

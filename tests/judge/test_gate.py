@@ -11,10 +11,11 @@ from making import Cell, judged, reordered, side, stratum
 
 from harness import stats
 from harness.config import loading as config
+from harness.config.schema import SliceSpec
 from harness.errors import ConfigError, UsageError
 from harness.judge import compare, gate
 from harness.judge.outcomes import Labels, build
-from harness.judge.rules import Rules, SliceRules
+from harness.judge.rules import Rules
 from harness.records import Item
 from harness.report.words import exit_meaning
 from harness.run import planning
@@ -205,7 +206,7 @@ def test_a_candidate_within_the_margin_everywhere_rarely_fails():
 def test_gating_is_declared_by_the_config_before_the_run():
     """What gates comes from the rules alone: the same answers, declared advisory, decide nothing."""
     cells = {"s/a": Cell(400), "s/b": Cell(400, lost=200)}
-    rules = Rules(RULES.policy, {"s": SliceRules(advisory=("b",))})
+    rules = Rules(RULES.policy, {"s": SliceSpec(name="s", advisory=("b",))})
     found = judged(cells, rules)
     assert found.verdict == "pass"
     assert (stratum(found, "s/b").verdict, stratum(found, "s/b").gating) == ("fail", False)

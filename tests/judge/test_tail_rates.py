@@ -11,9 +11,9 @@ from making import Cell as Counts
 from making import judged, stratum
 from scipy.stats import binom
 
-from harness.config.schema import Policy
+from harness.config.schema import Policy, SliceSpec
 from harness.errors import StatisticsError
-from harness.judge.rules import Rules, SliceRules
+from harness.judge.rules import Rules
 from harness.judge.tail_counts import Cell, cells, errors_in_words, with_late
 from harness.judge.tolerances import judge_rates, unmatched_tolerances
 from harness.records import TAIL_KINDS, Generation, Item, Scored, Unanswered
@@ -40,7 +40,7 @@ def test_a_stratum_that_only_one_side_answered_is_not_judged() -> None:
         for one in items
     ]
     after = [Scored(one.id, "d", 0, None, {}, Unanswered(one.id, "over_context", 9)) for one in items]
-    rules = Rules(policy=Policy(), slices={"s": SliceRules(tail_events={"empty": 0.01})})
+    rules = Rules(policy=Policy(), slices={"s": SliceSpec(name="s", tail_events={"empty": 0.01})})
     found = judge_rates(cells(items, before, after), rules)
     assert [(one.kind, one.verdict, one.n) for one in found if one.tolerance is not None] == [
         ("empty", "not_judged", 0)
@@ -58,7 +58,7 @@ def test_what_is_left_of_a_stratum_by_the_context_limit_does_not_pass_for_it(bey
         else Scored(one.id, "d", 0, None, {}, Unanswered(one.id, "over_context", 9))
         for at, one in enumerate(items)
     ]
-    rules = Rules(policy=Policy(), slices={"s": SliceRules(gating=False, tail_events={"empty": 0.01})})
+    rules = Rules(policy=Policy(), slices={"s": SliceSpec(name="s", gating=False, tail_events={"empty": 0.01})})
     (found,) = (one for one in judge_rates(cells(items, side, side), rules) if one.tolerance is not None)
     assert (found.verdict, found.n) == (verdict, 300)
     assert ("300 of its 601 items" in found.reason) == (verdict != "pass")
@@ -75,14 +75,14 @@ def test_a_stratum_that_neither_side_answered_is_not_judged_beside_one_that_pass
         else Scored(one.id, "d", 0, None, {}, Unanswered(one.id, "over_context", 9))
         for one in items
     ]
-    rules = Rules(policy=Policy(), slices={"s": SliceRules(gating=False, tail_events={"empty": 0.01})})
+    rules = Rules(policy=Policy(), slices={"s": SliceSpec(name="s", gating=False, tail_events={"empty": 0.01})})
     found = {one.stratum: one.verdict for one in judge_rates(cells(items, side, side), rules) if one.tolerance}
     assert found == {"short": "pass", "long": "not_judged"}
 
 
 def test_items_missing_within_the_tolerance_count_as_events_for_a_pass() -> None:
     """Three of 303 unanswered by the candidate could be three events: no events among the rest is no pass at 1 %."""
-    rules = Rules(policy=Policy(), slices={"s": SliceRules(tail_events={"empty": 0.01})})
+    rules = Rules(policy=Policy(), slices={"s": SliceSpec(name="s", tail_events={"empty": 0.01})})
     names = [f"t/{at}" for at in range(300)]
     clean = Cell("s", "a", "empty", items=names, clusters=names, events=[False] * 300, baseline=[False] * 300)
     assert [one.verdict for one in judge_rates([clean], rules) if one.tolerance] == ["pass"]
@@ -101,7 +101,7 @@ def test_items_missing_within_the_tolerance_count_as_events_for_a_pass() -> None
 @pytest.mark.parametrize(("shown", "verdict"), [(300, "no_signal"), (290, "no_signal"), (150, "pass"), (0, "pass")])
 def test_a_baseline_that_shows_the_sign_everywhere_passes_nobody(shown: int, verdict: str) -> None:
     """What the baseline does itself is no event: where it nearly always does, no event could be seen."""
-    rules = Rules(policy=Policy(), slices={"s": SliceRules(tail_events={"truncated": 0.05})})
+    rules = Rules(policy=Policy(), slices={"s": SliceSpec(name="s", tail_events={"truncated": 0.05})})
     names = [f"t/{at}" for at in range(300)]
     baseline = [at < shown for at in range(300)]
     cell = Cell("s", "a", "truncated", items=names, clusters=names, events=[False] * 300, baseline=baseline)
@@ -155,7 +155,7 @@ def test_a_gated_rate_of_shared_sources_counts_each_as_one_item() -> None:
     cell = Cell("s", "a", "truncated", list(map(str, range(400))), clusters, [False] * 400, [False] * 400)
     rates = {}
     for tolerance in (None, 0.13, 0.15):
-        own = SliceRules(tail_events={} if tolerance is None else {"truncated": tolerance})
+        own = SliceSpec(name="s", tail_events={} if tolerance is None else {"truncated": tolerance})
         (rates[tolerance],) = judge_rates([cell], Rules(policy=Policy(), slices={"s": own}))
     assert [one.verdict for one in rates.values()] == [None, "inconclusive", "pass"]
     assert rates[None].high == rates[0.13].high == pytest.approx(event_rate([False] * 20).high)
@@ -221,10 +221,10 @@ def test_without_a_tolerance_nothing_is_judged() -> None:
 def test_who_is_held_to_what() -> None:
     """The star is for every kind not named; a slice's own replace the policy's and gate where its scores do not."""
     slices = {
-        "s": SliceRules(),
-        "own": SliceRules(gating=False, tail_events={"refusal": 0.2}, advisory=("shown*",)),
-        "aside": SliceRules(gating=False),
-        "free": SliceRules(tail_events={}),
+        "s": SliceSpec(name="s"),
+        "own": SliceSpec(name="s", gating=False, tail_events={"refusal": 0.2}, advisory=("shown*",)),
+        "aside": SliceSpec(name="s", gating=False),
+        "free": SliceSpec(name="s", tail_events={}),
     }
     held = Rules(Policy(tail_events={"*": 0.05, "empty": 0.01}), slices)
     assert held.tolerance("s", "a", "empty") == 0.01
@@ -245,7 +245,7 @@ def test_what_is_missing_never_passes() -> None:
     assert judge_rates([cell(0, 300, one_sided=1)], held)[0].verdict == "pass"
     assert judge_rates([cell(0, 300, unasked=50)], held)[0].verdict == "inconclusive"
     assert judge_rates([cell(200, 300, unasked=50)], held)[0].verdict == "inconclusive"
-    named = Rules(Policy(), {"s": SliceRules(tail_events={"empty": 0.02, "code_error": 0.02})})
+    named = Rules(Policy(), {"s": SliceSpec(name="s", tail_events={"empty": 0.02, "code_error": 0.02})})
     assert {one.kind: one.verdict for one in judge_rates([cell(0, 300)], named)} == {
         "empty": "pass",
         "code_error": "not_judged",
@@ -269,10 +269,10 @@ def test_scores_and_events_share_the_chance_of_a_wrong_fail() -> None:
 @pytest.mark.parametrize(("count", "code"), [(0, 0), (90, 1), (6, 3)])
 def test_a_tolerance_alone_decides_where_no_score_gates(count: int, code: int) -> None:
     """One gated rate and no gating stratum: pass, fail and inconclusive as for a stratum. Without either, 3."""
-    alone = Rules(Policy(), {"s": SliceRules(gating=False, tail_events={"empty": 0.02})})
+    alone = Rules(Policy(), {"s": SliceSpec(name="s", gating=False, tail_events={"empty": 0.02})})
     scores = {"s/a": Counts(300, lost=150)}
     assert judged(scores, alone, events={"int4": [cell(count, 300)]}).exit_code == code
-    assert judged(scores, Rules(Policy(), {"s": SliceRules(gating=False)})).exit_code == 3
+    assert judged(scores, Rules(Policy(), {"s": SliceSpec(name="s", gating=False)})).exit_code == 3
 
 
 def item(number: int, stratum: str = "a") -> Item:

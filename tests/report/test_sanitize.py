@@ -10,7 +10,7 @@ import pytest
 import report_data
 
 from harness.report.answers import first_difference, split_at_difference
-from harness.report.sanitize import clip, markdown, markdown_code, one_line, plain_ascii, visible
+from harness.report.sanitize import clip, markdown, markdown_code, one_line, visible
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,6 @@ def test_markdown_mentions_nobody():
     assert "https://" not in markdown("https://evil.example")
     assert "www." not in markdown("www.evil.example")
     assert markdown("long_context, context_tokens=8192,depth=0.5") == "long_context, context_tokens=8192,depth=0.5"
-
-
-def test_plain_ascii_spells_what_a_terminal_lacks():
-    """Every character outside ASCII is spelled."""
-    assert plain_ascii("é ✔") == r"\xe9 \u2714"
 
 
 @pytest.mark.parametrize(

@@ -295,11 +295,11 @@ def shown(asked, baseline, candidate, width=100, metrics=({}, {})):
 
 @pytest.mark.parametrize("width", [40, 72, 100, 160])
 def test_two_answers_stand_beside_each_other(width):
-    """Both answers, the first difference between signs, its place by character and token, at any width."""
+    """Both answers, the first difference between signs, its place by character, at any width."""
     text = shown(item(), answer("the sum is 42", (1, 2, 3)), answer("the sum is 57", (1, 2, 9)), width=width)
     assert ">>42<<" in text
     assert ">>57<<" in text
-    assert "First difference at character 12, at token 3" in " ".join(text.split())
+    assert "First difference at character 12, between" in " ".join(text.split())
     assert max(cell_len(line) for line in text.splitlines()) <= width
 
 
@@ -308,7 +308,7 @@ def test_a_late_difference_is_marked_too():
     text = shown(item(), answer("so " * 9_000 + "yes", (1, 2)), answer("so " * 9_000 + "yet", (1, 3)))
     assert ">>s<<" in text.replace("\n", "")
     assert ">>t<<" in text.replace("\n", "")
-    assert "First difference at character 27,003, at token 2" in " ".join(text.split())
+    assert "First difference at character 27,003, between" in " ".join(text.split())
     assert len(text) < 60_000
 
 

@@ -11,10 +11,11 @@ import pytest
 from making import Cell, side, stratum
 
 from harness.config import loading as config
+from harness.config.schema import SliceSpec
 from harness.errors import ConfigError, NotComparable
 from harness.judge import compare, gate
 from harness.judge.outcomes import build
-from harness.judge.rules import Rules, SliceRules
+from harness.judge.rules import Rules
 from harness.judge.tail_counts import Cell as EventCell
 
 RULES = Rules.from_flags(margin=0.05)
@@ -117,7 +118,7 @@ def test_a_control_that_did_not_answer_what_the_baseline_did_is_not_comparable(u
     scores = np.r_[np.full(unanswered, np.nan), np.ones(400 - unanswered)]
     events = [EventCell("s", "a", "empty", [str(at) for at in range(400)], [str(at) for at in range(400)])]
     events[0].events, events[0].baseline = [False] * 400, [False] * 400
-    rules = dataclasses.replace(RULES, slices={"s": SliceRules(gating=gating, tail_events={"empty": 0.05})})
+    rules = dataclasses.replace(RULES, slices={"s": SliceSpec(name="s", gating=gating, tail_events={"empty": 0.05})})
     control = dataclasses.replace(control, score=scores)
     found = _judged(_candidate("int4"), control=control, rules=rules, events={"int4": events})
     assert (found.verdict, found.exit_code) == (word, 0 if word == "pass" else 4)
@@ -184,7 +185,7 @@ def test_a_fail_stands_even_against_a_broken_baseline():
 def test_a_baseline_below_the_public_range_is_called_out():
     """A baseline at 50 % where others report 60 to 70 %: not judged; inside the range or above it nothing is said."""
     for low, high, code in ((0.6, 0.7, 4), (0.45, 0.55, 0), (0.3, 0.4, 0)):
-        rules = Rules(RULES.policy, {"s": SliceRules(public_range=(low, high))})
+        rules = Rules(RULES.policy, {"s": SliceSpec(name="s", public_range=(low, high))})
         found = _judged(_candidate("int4", wrong=200), wrong=200, rules=rules)
         assert found.exit_code == code
         assert any("public range" in one for one in found.warnings) == (code == 4)
@@ -244,7 +245,7 @@ def test_a_rule_that_fits_no_stratum_is_named():
 def test_the_last_margin_that_fits_holds():
     """Globs over slice/stratum override the slice's own margin, the last one first; the slice's the policy's."""
     policy = Rules.from_flags(margin=0.02, margins={"s/*": 0.1, "s/a": 0.2}).policy
-    rules = Rules(policy, {"s": SliceRules(margin=0.3), "t": SliceRules(margin=0.4)})
+    rules = Rules(policy, {"s": SliceSpec(name="s", margin=0.3), "t": SliceSpec(name="s", margin=0.4)})
     assert [rules.margin(*place) for place in (("s", "a"), ("s", "b"), ("t", "a"), ("u", "a"))] == [0.2, 0.1, 0.4, 0.02]
 
 

@@ -178,9 +178,8 @@ def test_an_erasure_takes_the_traces_too(whole: RunDir, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "0.safetensors").write_bytes(b"token ids")
     done = erasing.erase(copy, copy.items()[:1])
-    assert done.traces == 1
     assert not folder.exists()
-    assert "1 trace(s)" in " ".join(erasing.describe_erasure(done))
+    assert "1 trace(s)" in " ".join(done)
     assert len(divergences(copy, "nf4", 1)[0]) == len(copy.items())
 
 

@@ -70,9 +70,9 @@ def known(tiny_llama: Path) -> dict[str, Answers]:
     talk = PromptEncoder(AutoTokenizer.from_pretrained(tiny_llama))
     sound, lossy = Answers(), Answers()
     for made in (sound, lossy):
-        made.add(talk.texts.prompt(PROBE), PROBE, " eight", talk.encode(" eight"))
+        made.add(talk.prompt(PROBE), PROBE, " eight", talk.encode(" eight"))
     for number, item in enumerate(plan.items):
-        ids = talk.texts.prompt(item.prompt)
+        ids = talk.prompt(item.prompt)
         for made, text in ((sound, item.target), (lossy, item.target if number % 3 else "-1")):
             made.add(ids, item.prompt, f" The answer is {text}", talk.encode(f" The answer is {text}"))
     return {"sound": sound, "lossy": lossy}

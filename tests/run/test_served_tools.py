@@ -52,9 +52,9 @@ def test_calls_that_a_server_parses_are_gated(tiny_llama: Path, tmp_path: Path) 
     talk, sound, lossy = PromptEncoder(AutoTokenizer.from_pretrained(tiny_llama)), Answers(), Answers()
     for prompt in (PROBE, CANARY):
         for made in (sound, lossy):
-            made.by_ids[prompt] = {"text": " eight", "ids": [11], "count": talk.prompt(prompt, "messages")[1]}
+            made.by_ids[prompt] = {"text": " eight", "ids": [11], "count": talk.sent(prompt, "messages")[1]}
     for number, item in enumerate(plan.items):
-        count = talk.prompt(item.prompt, "messages")[1]
+        count = talk.sent(item.prompt, "messages")[1]
         sound.by_ids[item.prompt] = said(item, wrong=False) | {"count": count}
         lossy.by_ids[item.prompt] = said(item, wrong=number % 2 == 0) | {"count": count}
     with served(sound, model="full") as one, served(lossy, model="small") as other:

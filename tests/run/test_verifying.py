@@ -198,10 +198,10 @@ def known(model: Path, words: str, **changes: Any) -> Answers:
     address = ("http://localhost:1/v1", "http://localhost:2/v1")
     plan = run_plan.make_plan(parse(config(model, *address, **changes)), "trial.yaml")
     talk, made = PromptEncoder(AutoTokenizer.from_pretrained(model)), Answers()
-    made.add(talk.texts.prompt(PROBE), PROBE, " eight", talk.encode(" eight"))
+    made.add(talk.prompt(PROBE), PROBE, " eight", talk.encode(" eight"))
     for number, item in enumerate(plan.items):
         text = words.format(target=item.target if number % 3 or "lost" not in words else "-1").replace("lost", "")
-        made.add(talk.texts.prompt(item.prompt), item.prompt, text, talk.encode(text))
+        made.add(talk.prompt(item.prompt), item.prompt, text, talk.encode(text))
     return made
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.engines.protocol import Usage
 from harness.engines.transformers import decode, packing
 from harness.engines.transformers.cache import PrefixTreeCache, SlotCache
 from harness.engines.transformers.decode import Answer, Request
@@ -48,15 +49,6 @@ Observer = HiddenStateObserver | None
 Drafts = Mapping[str, Sequence[int]]
 
 
-@dataclass(slots=True)
-class UsageCounter:
-    """What has been spent."""
-
-    prompt_tokens: int = 0
-    output_tokens: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class EngineContext:
     """What every question needs."""
@@ -67,7 +59,7 @@ class EngineContext:
     budget: Budget
     share_prefixes: bool  # whether what sequences begin with alike is read once, such as the context of choices
     continuous: bool  # whether the place of a finished answer goes to the next one at once, and drafts are checked
-    usage: UsageCounter
+    usage: Usage
     assisted: Assisted | None = None
 
     def pack(self, requests: Sequence[R]) -> list[PackedRequests[R]]:

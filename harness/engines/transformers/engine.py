@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.config.schema import KVCache
-from harness.engines.protocol import Usage
-from harness.engines.transformers.continuous import Drafts, EngineContext, Observer, UsageCounter
+from harness.engines.protocol import EngineBase, Usage
+from harness.engines.transformers.continuous import Drafts, EngineContext, Observer
 from harness.engines.transformers.decode_paths import NOTE, Assisted, quantized_cache
 from harness.engines.transformers.head import Head
 from harness.engines.transformers.items import TextGeneration, score_items
@@ -24,7 +24,7 @@ ENGINE_VERSION = "hf/10"  # raised whenever the same items could get other answe
 NO_LIMIT = 2**31 - 1
 
 
-class HFEngine:
+class HFEngine(EngineBase):
     """A loaded transformers model, ready to answer.
 
     `batch_tokens` and `max_batch` bound a batch in padded tokens, room for the answers included, and in rows.
@@ -45,11 +45,13 @@ class HFEngine:
         optimizations: bool = True,
         decoding: KVCache | Assisted | None = None,
     ) -> None:
-        self.version, self._proof, limit = ENGINE_VERSION, proof, _context_limit(model, tokenizer)
+        super().__init__(proof)
+        self.version, limit, notes = ENGINE_VERSION, _context_limit(model, tokenizer), self._spent.notes
         self.context_limit, invariant = limit, batch_invariant(proof.method)
         asked = probed(model, device, by_pass=not invariant, slots=optimizations and invariant)
         path, together = asked.path, asked.longest_together
-        notes = [f"no beginnings were shared: {path.note}"] if path.note else []
+        if path.note:
+            notes.append(f"no beginnings were shared: {path.note}")
         if together < limit:
             notes.append(f"positions change from token {together} on: longer items are answered one by one")
         if isinstance(decoding, KVCache):
@@ -59,25 +61,22 @@ class HFEngine:
         budget = Budget(batch_tokens, max_batch if path.batched else 1, equal=not path.padded, together=together)
         shared, assisted = optimizations and path.trees, decoding if isinstance(decoding, Assisted) else None
         slots = {"share_prefixes": shared, "continuous": shared and invariant and decoding is None}
-        usage, texts = UsageCounter(notes=notes), TextCodec(tokenizer, end_token_ids(model))
-        self.context = EngineContext(asked, texts, limit, budget, **slots, usage=usage, assisted=assisted)
-
-    def proof(self) -> Proof:
-        """Return what is loaded."""
-        return self._proof
+        texts = TextCodec(tokenizer, end_token_ids(model))
+        self.context = EngineContext(asked, texts, limit, budget, **slots, usage=self._spent, assisted=assisted)
 
     def usage(self) -> Usage:
         """Return what has been spent so far."""
-        spent, notes = self.context.usage, list(self.context.usage.notes)
+        spent = super().usage()
         if (why := self.context.model.no_graphs) and self.context.continuous:
-            notes.append(f"the kernels of decode steps were launched one by one: {why}")
+            spent.notes.append(f"the kernels of decode steps were launched one by one: {why}")
         if self.context.assisted and (note := self.context.assisted.note()):
-            notes.append(note)
+            spent.notes.append(note)
         if self.context.model.device.type == "cuda":
-            peak = device_memory()[0]  # what tensors took on all GPUs
+            spent.peak_bytes = device_memory()[0]  # what tensors took on all GPUs
         else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return Usage(spent.prompt_tokens, spent.output_tokens, peak, tuple(dict.fromkeys(notes)))
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            spent.peak_bytes = peak * (1 if sys.platform == "darwin" else 1024)
+        return spent
 
     def answer(
         self, items: Sequence[Item], settings: Settings, drafts: Drafts | None = None, observer: Observer = None

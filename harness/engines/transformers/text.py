@@ -24,6 +24,10 @@ class TextCodec:
         begun = {"add_special_tokens": False} if start and text.startswith(start) else {}
         return list(self._tokenizer.encode(text, verbose=False, **begun))
 
+    def encode(self, text: str) -> list[int]:
+        """Encode a text without special tokens around it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
     def prompt(self, text: str) -> list[int]:
         """Encode a prompt for free text as `HFLM.tok_batch_encode` does; an empty one becomes the start token."""
         ids = self._encode(text, self._bos_text)
@@ -43,7 +47,7 @@ class TextCodec:
             if context:
                 rest = self._encode(context + choice, self._prefix_text)[len(begin) :]
             else:
-                ids = list(self._tokenizer.encode(choice, add_special_tokens=False, verbose=False))
+                ids = self.encode(choice)
                 rest = ids[1:] if ids[:1] == begin else ids
             pairs.append((begin, rest))
             if not begin or not rest:

@@ -20,16 +20,11 @@ _MEASURES: tuple[tuple[str, Callable[[float], float], str, str, str], ...] = (
 
 
 def _costs(judgement: Judgement, evidence: Evidence) -> dict[str, dict[str, Any]]:
-    """Return what judgement and evidence know of each variant's cost, the evidence last; the baseline is first."""
-    found: dict[str, dict[str, Any]] = {judgement.baseline: {}}
-    found |= {one.name: _kept(one.proof) | dict(one.cost) for one in judgement.candidates}
-    for name, cost in found.items():
-        cost.update(_kept(evidence.proofs.get(name, {})) | dict(evidence.costs.get(name, {})))
-    return found
-
-
-def _kept(proof: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: proof[key] for key in ("weight_bytes", "bits_per_weight") if key in proof}
+    """Return what is known of each variant's cost, the baseline first; what was measured in a run counts last."""
+    known = {judgement.baseline: {}, **{one.name: {**one.proof, **one.cost} for one in judgement.candidates}}
+    return {
+        name: {**own, **evidence.proofs.get(name, {}), **evidence.costs.get(name, {})} for name, own in known.items()
+    }
 
 
 def relative_cost(judgement: Judgement, evidence: Evidence, variant: str) -> str:
