@@ -63,6 +63,11 @@ class Labels:
         codes = np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int32)
         return Labels(codes, tuple(seen))
 
+    @staticmethod
+    def constant(name: str, count: int) -> Labels:
+        """Return a column that says the same everywhere."""
+        return Labels(np.zeros(count, np.int32), (name,) if count else ())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
@@ -146,7 +151,7 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
 
 def _labels(name: str, what: str, values: Sequence[str] | Labels | str, count: int) -> Labels:
     if isinstance(values, str):
-        values = [values] * count
+        return Labels.constant(values, count)
     labels = Labels.of(values)
     if labels.codes.shape != (count,):
         raise NotComparable(f"{name}: {labels.codes.size} entries in {what!r} for {count} items: give one each")

@@ -62,7 +62,7 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     def numbers(column: str) -> NDArray[np.float64]:
         return columns[column].rows(as_score, np.float64, lambda row: f"{path}: row {row + 1}: item {items[row]!r}")
 
-    rows = Rows(str(path), options, items, numbers(score), slices=Labels.of(["all"] * len(items)))
+    rows = Rows(str(path), options, items, numbers(score), slices=Labels.constant("all", len(items)))
     rows.levels = {axis: columns[one].labels() for axis, one in zip(options.axes, options.strata, strict=True)}
     if options.prompt:
         rows.prints = columns[options.prompt].rows(lambda one: fingerprint(as_level(one)), np.uint64, str)
