@@ -80,6 +80,6 @@ def items_to_decide_rate(found: EventRate, tolerance: float, alpha: float, stric
     def decides(items: int) -> bool:
         k, n = found.rate * items / found.unit, items / found.unit
         below = found.rate < tolerance and special.betaincc(k + 1.0, n - k, tolerance) < alpha  # P(X <= k)
-        return below or (found.rate > tolerance and _p_high(k, n, tolerance) < strictest)
+        return bool(below or (found.rate > tolerance and _p_high(k, n, tolerance) < strictest))
 
     return first_number(lambda more: decides(found.n + more), most=10**9)
