@@ -102,6 +102,11 @@ def _model(family: str, sizes: dict[str, Any] | None) -> Any:
         ids = {"bos_token_id": None, "eos_token_id": mine.eos_token_id, "pad_token_id": mine.pad_token_id}
         try:
             config = transformers.AutoConfig.for_model(family, vocab_size=len(mine), **ids, **each)
+            with torch.device("meta"):
+                size = sum(one.numel() for one in transformers.AutoModelForCausalLM.from_config(config).parameters())
+            if size > LARGEST:
+                why = "too large"
+                continue
             torch.manual_seed(0)
             model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
             later = float((_logits(model, [5, 6, 7, 8])[:3] - _logits(model, [5, 6, 7])).abs().max())
@@ -110,9 +115,7 @@ def _model(family: str, sizes: dict[str, Any] | None) -> Any:
             continue
         if later > ALLOWED:
             return "it reads what comes after, and is no causal model"
-        if sum(one.numel() for one in model.parameters()) <= LARGEST:
-            return model
-        why = "too large"
+        return model
     return why
 
 

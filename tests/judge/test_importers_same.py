@@ -167,6 +167,29 @@ def test_the_targets_of_generated_answers_say_what_guessing_scores(tmp_path, too
     assert compared(side("good", lambda at: 1.0), side("better", lambda at: float(at > 0))) == 0
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_the_right_answers_of_a_table_say_what_guessing_scores(tmp_path, suffix):
+    """Two sides that guess among A to D have no signal, unless --chance says otherwise; nor has one answer to all."""
+
+    def side(name, right, scores):
+        rows = [{"id": at, "Target": right[at], "correct": scores[at]} for at in range(800)]
+        if suffix == ".jsonl":
+            return jsonl(tmp_path / f"{name}.jsonl", rows)
+        return csv_of(tmp_path / f"{name}.csv", "id,Target,correct", [",".join(map(str, one.values())) for one in rows])
+
+    letters = ["ABCD"[at % 4] for at in range(800)]
+    often = ["N/A" if at % 5 else f"name {at}" for at in range(800)]
+    words = ("--item", "id", "--score", "correct", "--margin", "0.1")
+    for right, guesses in (
+        (letters, [int(at // 4 % 4 == 0) for at in range(800)]),
+        (often, [int(at % 5 > 0) for at in range(800)]),
+    ):
+        base, other = side("base", right, guesses), side("other", right, [0, 0, 0, 0, *guesses[4:]])
+        assert compared(base, other, *words) == 3
+        assert compared(base, other, *words, "--chance", "0") == 0
+        assert compared(side("good", right, [1] * 800), side("better", right, [0, *[1] * 799]), *words) == 0
+
+
 @pytest.mark.parametrize(("offered", "chance"), [(["yes", "no"], 0.95), (None, 0.5)])
 def test_one_choice_for_all_samples_of_inspect_is_a_guess(tmp_path, offered, chance):
     """Where 19 of 20 right answers are `no`; choices that differ from item to item have no such answer."""

@@ -18,6 +18,7 @@ from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import first_object, json_objects, not_utf8
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, dig
 from harness.judge.outcomes import Labels, Outcomes, fingerprint
+from harness.suite.chance import guessing
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
@@ -25,6 +26,7 @@ _ANSWER = re.compile(r"(?i)resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|
 _MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(m?s|secs?|len(gth)?|count|id|at)$")
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
 _ASKED = {"prompt", "question", "query", "problem", "input", "instruction", "target", "gold", "reference"}
+_RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
@@ -55,7 +57,8 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     item, score = options.item or "item", options.score or "score"
     named = (item, score, options.slice, options.prompt, options.weight, *options.fields)
     # The item comes first: the one column whose values all differ, which are not worth coding.
-    wanted = list(dict.fromkeys(one for one in named if one is not None))
+    right = [one for one in _header(path) if one.lower() in _RIGHT][:1]
+    wanted = list(dict.fromkeys(one for one in (*named, *right) if one is not None))
     columns = dict(zip(wanted, _columns(path, wanted), strict=True))
     items = _items(columns[item], path)
 
@@ -72,7 +75,18 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
         rows.clusters = columns[options.cluster].labels()
     if options.weight:
         rows.weights = numbers(options.weight)
+    if right and options.chance is None:
+        rows.chances = _guesses(rows.slices, columns[right[0]].labels())
     return rows.outcomes(name)
+
+
+def _guesses(slices: Labels, right: Labels) -> list[float]:
+    """Return what guessing scores in each row's slice, by the right answers."""
+    found = np.empty(len(slices.codes))
+    for code in range(len(slices.names)):
+        own = slices.codes == code
+        found[own] = guessing([right.names[at] for at in right.codes[own]])
+    return list(found.tolist())
 
 
 def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
