@@ -106,7 +106,8 @@ def _passes(look: Look, *results: PairedResult) -> bool:
 def _unjudged(one: StratumNumbers) -> Decision:
     if one.not_asked is not None:
         return Decision("no_signal", None, None, "no_signal")
-    return Decision("not_judged", (one.looks or (None,))[-1], None, "one_sided" if one.excessive else "unanswered")
+    reason: Reason = "one_sided" if one.excessive else "unanswered"
+    return Decision("not_judged", one.looks[-1] if one.looks else None, None, reason)
 
 
 def _open(look: Look, strictest: float) -> Decision:

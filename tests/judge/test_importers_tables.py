@@ -306,7 +306,7 @@ def test_quotes_of_texts_in_a_tsv_that_swallow_rows_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("cell", "read"), [('"a, b"', 2), ('"say ""x"""', 2), ('a"b', 42)])
 def test_rows_are_read_one_by_one_only_where_a_quote_is_astray(tmp_path, monkeypatch, cell, read):
-    """Python's csv module is several times slower than pyarrow: of well quoted cells it reads the header alone, twice."""
+    """Python's csv module is several times slower than pyarrow: well quoted, it reads the header alone, twice."""
     seen, rows_of = [], tables._csv_rows
 
     def counted(path):
