@@ -106,7 +106,7 @@ def test_replayed_steps_give_the_answers_of_eager_ones(family, settings, graphs)
     assert not graphs
     mine = graphed(tiny.engine(family))
     assert by_key(mine.answer(items(), settings)) == plain
-    assert mine.usage().notes == ()
+    assert mine.usage().notes == []
     assert 2 <= len(graphs) <= 12
     assert sum(one.replays for one in graphs) > 3 * len(graphs)
 

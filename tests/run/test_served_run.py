@@ -265,13 +265,17 @@ def test_flags_that_are_not_under_test_must_be_equal(
 def test_a_server_is_compared_with_the_own_engine_if_that_is_the_question(
     tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
 ) -> None:
-    """One side is loaded here, the other answers over the network: the verdict comes with a warning."""
+    """One side is loaded here, the other answers over the network: the verdict comes with a warning.
+
+    The random model that is loaded is worse than the stub by far, and is said to have gone wrong.
+    """
     with two(known) as (_, other):
         data = config(tiny_llama, "transformers", endpoint(other), execution={"control": False, "cross_engine": True})
         data["execution"]["divergence"] = True
-        assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 3
+        assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
     verdict = json.loads((tmp_path / "trial" / "comparisons.json").read_text())
-    assert "full on transformers, small on openai" in verdict["warnings"][0]
+    assert any("full on transformers, small on openai" in one for one in verdict["warnings"])
+    assert "a baseline gone wrong" in verdict["warnings"][0]
 
 
 def test_a_changed_fingerprint_stops_the_run(tiny_llama: Path, known: dict[str, Answers], tmp_path: Path) -> None:
