@@ -20,7 +20,7 @@ GONE_WRONG_SPREAD = 0.5
 """'About the same amount': best and worst candidate differ by at most this share of the smaller gain."""
 GONE_WRONG_GAIN = 0.1
 """What quantization never gains; a candidate trained to be better is no build of this baseline."""
-_CHECK = "check its template, dtype and weights, and that it is the baseline"
+_CHECK = "check its template, dtype and weights"
 
 
 def by_slice(strata: Sequence[StratumNumbers]) -> dict[str, list[int]]:
@@ -110,7 +110,9 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
     """
     usable = [one for one in compared if one.scopes]
     found = []
-    for scope in usable[0].scopes if usable else ():
+    scopes = usable[0].scopes if usable else ()
+    who = "every candidate" if len(usable) > 1 else "the candidate"
+    for scope in scopes[:1] if len(scopes) == 2 else scopes:  # noqa: PLR2004 - over all items is in the only slice
         same = [other for one in usable for other in one.scopes if other.slice == scope.slice]
         gains = [one.delta for one in same]
         levels = (0.0, GONE_WRONG_GAIN)  # gains to be above; without errors the p-values are 0 or 1
@@ -121,8 +123,8 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
         if alike or much < GONE_WRONG_LEVEL:
             where = f"in {scope.slice}" if scope.slice else "over all items"
             gain = "by " + " to ".join(dict.fromkeys(f"{points(one)} points" for one in (min(gains), max(gains))))
-            text = f"every candidate is better than the baseline {where}, {gain}"
-            found.append(f"{text}: a baseline gone wrong rather than a gain; {_CHECK}")
+            text = f"{who} is better than the baseline {where}, {gain}: a baseline gone wrong rather than a gain"
+            found.append(f"{text}; {_CHECK}, and that the sides are not swapped")
     z = float(-special.ndtri(rules.policy.alpha))
     for scope in usable[0].scopes if usable else ():
         known = rules.slices[scope.slice].public_range if scope.slice in rules.slices else None
