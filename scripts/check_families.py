@@ -4,7 +4,7 @@
 
 Of every family that a tiny config can be made for: six texts and six choices, in float32 on one CPU thread. A line a
 model says by which path the engine took it, and `differs` with the first difference if a token or a log-probability is
-not that of an uncached forward of that one sequence. All 134 take about half an hour. Exit code 1 if any differs.
+not that of an uncached forward of that one sequence. All take about half an hour. Exit code 1 if any differs.
 Needs the checkout: the models' sizes and the questions are those of tests/engine_models.py.
 """
 
@@ -99,7 +99,11 @@ def _model(family: str, sizes: dict[str, Any] | None) -> Any:
     tried = [tiny.SIZES, tiny.SIZES | others, without | others, tiny.SIZES | counts]
     why = ""
     for each in tried if sizes is None else [tiny.SIZES | sizes]:
-        ids = {"bos_token_id": None, "eos_token_id": mine.eos_token_id, "pad_token_id": mine.pad_token_id}
+        ids = {
+            "bos_token_id": mine.eos_token_id if sizes else None,
+            "eos_token_id": mine.eos_token_id,
+            "pad_token_id": mine.pad_token_id,
+        }
         try:
             config = transformers.AutoConfig.for_model(family, vocab_size=len(mine), **ids, **each)
             with torch.device("meta"):
