@@ -61,8 +61,13 @@ def scopes(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Scope, .
         rows = columns.of(members[0], members[-1])
         rows = rows.where(rows.answered)
         if rows.item.size:
-            found.append(Scope(name, *_mean(rows, rows.after - rows.before), *_mean(rows, rows.before)))
+            change, before = _mean(rows, rows.after - rows.before), _mean(rows, rows.before)
+            found.append(Scope(name, *change, *before, _sources(rows)))
     return tuple(found)
+
+
+def _sources(rows: Columns) -> int:
+    return rows.item.size if rows.cluster is None else int(np.unique(rows.cluster).size)
 
 
 def _mean(rows: Columns, values: Floats) -> tuple[float, float]:
@@ -71,7 +76,7 @@ def _mean(rows: Columns, values: Floats) -> tuple[float, float]:
     mean = float((values * rows.stands).sum()) / total
     residual = (values - mean) * rows.stands
     sums = residual if codes is None else np.bincount(codes, residual)
-    count = values.size if codes is None else int(np.unique(codes).size)
+    count = _sources(rows)
     inflate = count / max(count - 1, 1)
     return mean, math.sqrt(inflate * float(np.square(sums).sum())) / total
 
@@ -115,8 +120,7 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
     for scope in scopes[:1] if len(scopes) == 2 else scopes:  # noqa: PLR2004 - over all items is in the only slice
         same = [other for one in usable for other in one.scopes if other.slice == scope.slice]
         gains = [one.delta for one in same]
-        levels = (0.0, GONE_WRONG_GAIN)  # gains to be above; without errors the p-values are 0 or 1
-        likely, much = (max(special.ndtr((by - one.delta) / max(one.error, 1e-300)) for one in same) for by in levels)
+        likely, much = (max(_gain_p(one, by) for one in same) for by in (0.0, GONE_WRONG_GAIN))
         if len(same) < len(usable) or min(gains) <= 0.0 or likely >= GONE_WRONG_LEVEL:
             continue
         alike = len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)
@@ -132,3 +136,9 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
             text = f"the baseline scores {scope.baseline_mean:.3f} in {scope.slice}, below the public range"
             found.append(f"{text} {known[0]:g} to {known[1]:g}: {_CHECK}")
     return found
+
+
+def _gain_p(scope: Scope, by: float) -> float:
+    """Return the p-value of a gain above `by`: normal, but no smaller than if all of few sources gained by chance."""
+    normal = float(special.ndtr((by - scope.delta) / max(scope.error, 1e-300)))
+    return max(normal, 0.5**scope.sources)

@@ -164,6 +164,7 @@ class Scope:
     error: float
     baseline_mean: float
     baseline_error: float
+    sources: int  # clusters, or items if each is one
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,15 @@ def test_one_candidate_better_by_more_than_quantization_gains_is_a_swapped_pair(
     assert (found.exit_code, len(found.warnings)) == (4, 1)
 
 
+@pytest.mark.parametrize(("count", "code"), [(1, 0), (2, 0), (9, 0), (10, 4)])
+def test_a_few_items_that_were_all_gained_are_no_baseline_gone_wrong(count, code):
+    """A slice of one item that the candidate alone gets right is chance; ten of ten are not."""
+    cells = {"good/a": Cell(4000), "few/a": Cell(count, gained=count)}
+    rules = Rules(RULES.policy, {"few": SliceSpec(name="few", gating=False)})
+    found = gate.judge(compare.compare(side("bf16", cells, 0), [_named("int4", cells)], rules), rules)
+    assert found.exit_code == code
+
+
 def test_candidates_better_by_different_amounts_are_not_a_broken_baseline():
     """Gains of 5 and 20 points are not 'the same amount'."""
     found = _judged(_candidate("int8", gained=20, wrong=100), _candidate("int4", gained=80, wrong=100), wrong=100)
