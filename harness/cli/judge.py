@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @option("--slice", help="Column of slices (plain tables).")
 @option("--prompt", help="Column of prompts, or of their hashes: items with different prompts do not match.")
 @option("--weight", help="Column of traffic shares (plain tables).")
-@option("--chance", type=Number(0, 1, max_open=True), help="Score of guessing; by default from choices, right answers.")
+@option("--chance", type=Number(0, 1, max_open=True), help="Score of guessing; from choices or targets by default.")
 @option("--filter", multiple=True, metavar="[TASK=]NAME", help="Filter of lm_eval logs; a task's first by default.")
 @option("--repeats", type=click.Choice(["refuse", "mean"]), help="An item with several scores; refuse by default.")
 @option("--metric", multiple=True, metavar="[TASK=]NAME", help="Metric of lm_eval logs, scorer of Inspect logs.")

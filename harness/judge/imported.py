@@ -68,8 +68,11 @@ def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], readi
 def _contents(path: Path) -> frozenset[str]:
     """Return the digests of all files but lm_eval's summaries (``results_*``), which hold times, as names do."""
     files = [one for one in (path, *below(path, "*")) if one.is_file()]
-    told = [one for one in files if not one.name.startswith("results_")] or files
-    return frozenset(hashlib.sha256(one.read_bytes()).hexdigest() for one in told)
+    found = set()
+    for one in [one for one in files if not one.name.startswith("results_")] or files:
+        with one.open("rb") as stream:
+            found.add(hashlib.file_digest(stream, "sha256").hexdigest())
+    return frozenset(found)
 
 
 def _refuse_other_questions(baseline: Path, path: Path, reading: ImportOptions, tolerated: float) -> None:

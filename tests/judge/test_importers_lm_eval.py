@@ -142,7 +142,9 @@ def test_metrics_of_two_sides_must_be_one(samples):
     assert "--metric" in compared.candidates[0].refused
 
 
-@pytest.mark.parametrize("name", ["word_perplexity", "bits_per_byte", "exact_mismatch", "no_answer", "invalid_json"])
+@pytest.mark.parametrize(
+    "name", ["word_perplexity", "bits_per_byte", "exact_mismatch", "miss_rate", "no_answer", "invalid_json", "broken"]
+)
 def test_less_is_better_is_no_score(samples, name):
     """A perplexity is never taken for a score, asked for or not."""
     path = _only(samples, "colors")

@@ -424,6 +424,18 @@ def test_equal_scores_alone_are_no_copy(tmp_path, header):
     assert compared(before, after) == 0
 
 
+def test_a_table_with_right_answers_in_some_rows_or_twice_is_read(tmp_path):
+    """Nobody asked for that column: what it lacks is no fault of the table."""
+    rows = [{"item": at, "score": int(at > 0), "target": f"t{at}", "prompt": "p"} for at in range(200)]
+    del rows[7]["target"], rows[8]["prompt"]
+    base = jsonl(tmp_path / "a.jsonl", rows)
+    assert compared(base, jsonl(tmp_path / "b.jsonl", [rows[0] | {"score": 1}, *rows[1:]])) == 0
+    lines = [f"{at},1,x,y,p,p" for at in range(200)]
+    header = "item,score,target,target,prompt,prompt"
+    base = csv_of(tmp_path / "a.csv", header, ["0,0,x,y,p,p", *lines[1:]])
+    assert compared(base, csv_of(tmp_path / "b.csv", header, lines)) == 0
+
+
 def test_equal_graded_scores_are_a_copy(tmp_path):
     """Nobody gives 200 answers that are 57 % right, 33 %, 91 % ... but who gave them; a few marks may agree."""
     for grades, code in ((97, 4), (11, 0)):

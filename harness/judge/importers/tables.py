@@ -56,10 +56,11 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read a table. Raises UsageError if columns are missing, NotComparable if an id or a score cannot be used."""
     item, score = options.item or "item", options.score or "score"
     named = (item, score, options.slice, options.prompt, options.weight, *options.fields)
+    known = _header(path)
+    right = [one for one in known if one.lower() in _RIGHT and one != score and known.count(one) == 1][:1]
     # The item comes first: the one column whose values all differ, which are not worth coding.
-    right = [one for one in _header(path) if one.lower() in _RIGHT][:1]
     wanted = list(dict.fromkeys(one for one in (*named, *right) if one is not None))
-    columns = dict(zip(wanted, _columns(path, wanted), strict=True))
+    columns = dict(zip(wanted, _columns(path, wanted, optional=right), strict=True))
     items = _items(columns[item], path)
 
     def numbers(column: str) -> NDArray[np.float64]:
@@ -86,7 +87,7 @@ def _guesses(slices: Labels, right: Labels) -> list[float]:
     for code in range(len(slices.names)):
         own = slices.codes == code
         found[own] = guessing([right.names[at] for at in right.codes[own]])
-    return list(found.tolist())
+    return [float(one) for one in found]
 
 
 def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
@@ -102,9 +103,9 @@ def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
 def questions(paths: Sequence[Path], options: ImportOptions) -> tuple[list[str], list[tuple[list[str], list[Labels]]]]:
     """Return which columns of all tables hold what was asked or is right, and each table's items and those columns."""
     known, found = [_header(path) for path in paths], []
-    names = [one for one in known[0] if one.lower() in _ASKED and all(one in own for own in known)]
+    names = [one for one in known[0] if one.lower() in _ASKED and all(own.count(one) == 1 for own in known)]
     for path in paths if names else ():
-        items, *columns = _columns(path, [options.item or "item", *names])
+        items, *columns = _columns(path, [options.item or "item", *names], optional=names)
         found.append((_items(items, path), [one.labels() for one in columns]))
     return names, found
 
@@ -122,10 +123,14 @@ def _items(column: _Column, path: Path) -> list[str]:
     return list(column.rows(lambda one: as_item(one, ""), object, lambda row: f"{path}: row {row + 1}").tolist())
 
 
-def _columns(path: Path, wanted: Sequence[str]) -> list[_Column]:
+def _columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) -> list[_Column]:
+    """Read columns. optional: those that a JSON line may lack."""
     if path.suffix.lower() in JSON_LINES:
-        objects = json_objects(path)
-        return [_Column([dig(row, one, f"{path}: line {at}") for at, row in enumerate(objects, 1)]) for one in wanted]
+        lines = list(enumerate(json_objects(path), 1))
+        return [
+            _Column([row.get(one) if one in optional else dig(row, one, f"{path}: line {at}") for at, row in lines])
+            for one in wanted
+        ]
     table = (_parquet if path.suffix.lower() in PARQUET else _csv)(path, wanted)
     return [_from_arrow(table.column(name), coded=at > 0) for at, name in enumerate(wanted)]
 
