@@ -37,18 +37,22 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     importers.check_options(["stratum" if name == "strata" else name for name in known], used)
     rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
     base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
-    if not options.get("allow_identical"):
-        for side, (_, path) in zip(sides, named, strict=True):
-            _refuse_same(base, side, (baseline, path), reading)
+    same: dict[str, str] = {}
+    for side, (_, path) in zip(sides, named, strict=True) if not options.get("allow_identical") else ():
+        if text := _sameness(base, side, (baseline, path), reading):
+            same[side.name] = text
+    if same and len(same) == len(sides):
+        raise NotComparable(next(iter(same.values())))
     for _, path in named if reading.prompt is None and set(used) == {"table"} else ():
         _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
-    material = compare.compare(base, sides, rules, allow_unmatched=options["allow_unmatched"])
+    judged = [one for one in sides if one.name not in same]
+    material = compare.compare(base, judged, rules, allow_unmatched=options["allow_unmatched"])
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
-    return gate.judge(material, rules, order=[name for name, _ in named], provenance=provenance)
+    return gate.judge(material, rules, not_judged=same, order=[name for name, _ in named], provenance=provenance)
 
 
-def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], reading: ImportOptions) -> None:
-    """Refuse a candidate with the baseline's files, or all of its scores and answers: equal scores alone may happen."""
+def _sameness(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], reading: ImportOptions) -> str:
+    """Say in what a candidate is the baseline, if it is: files, or all scores and answers (scores may be equal)."""
     one, other = map(_contents, paths)
     how = "byte for byte" if one and one == other else ""
     how = how or ("by model, arguments and revision" if base.model and base.model == side.model else "")
@@ -60,9 +64,8 @@ def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], readi
             repeated, said = sorted((importers.answers(path, reading) for path in paths), key=len)
             how = "every score and every answer" if repeated and set(repeated) <= set(said) else ""
             how = how or ("every score" if np.unique(few.score).size >= _GRADES else "")
-    if how:
-        text = f"{paths[1]}: the results of {side.name} are the baseline's ({paths[0]}), {how}, so there is nothing "
-        raise NotComparable(f"{text}to compare: give the candidate's own, or --allow-identical for an A/A comparison")
+    text = f"{paths[1]}: the results of {side.name} are the baseline's ({paths[0]}), {how}, so there is nothing "
+    return how and f"{text}to compare: give the candidate's own, or --allow-identical for an A/A comparison"
 
 
 def _contents(path: Path) -> frozenset[str]:

@@ -123,16 +123,24 @@ def _check_complete(run: RunRecord, left_out: frozenset[str]) -> None:
             raise Incomplete(f"{run.directory.path}: {shown}: run `quantcliff run` again to finish it")
 
 
-def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
-    """Refuse a variant without a proof that fits its config, and a candidate that is the baseline."""
-    baseline, execution = run.experiment.baseline, run.experiment.execution
+def _proven(run: RunRecord) -> list[Variant]:
+    """Return the variants that did not fail, the control too. Raises Incomplete if what was asked has no proof."""
+    baseline = run.experiment.baseline
     control = [baseline.model_copy(update={"name": CONTROL})] if CONTROL in run.answers else []
     variants = [one for one in (baseline, *control, *run.experiment.candidates) if one.name not in run.failures]
     for one in variants:
         if one.name not in run.identities and (one is baseline or _asked(run, one.name, unasked(run))):
             raise Incomplete(f"{_identity(run, one.name)}: is missing: give the same `quantcliff run` command again")
+    return variants
+
+
+def _check_sides(run: RunRecord, *, allow_identical: bool) -> dict[str, str]:
+    """Refuse a variant without a proof that fits its config; return the candidates that are the baseline, and why."""
+    baseline, execution = run.experiment.baseline, run.experiment.execution
+    variants = _proven(run)
+    refused: dict[str, str] = {}
     if execution.rehearsal is not None or baseline.name in run.failures:
-        return
+        return refused
     base = _proof(run, baseline.name)
     writes = any(item.kind == "generate" for item in run.items)
     read = {one.item_id: one.response.prompt_tokens for one in run.of(baseline.name)}
@@ -158,7 +166,10 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> None:
             raise NotComparable(f"{path}: the control is not the baseline, whose repetition it should be")
         if variant.name not in {CONTROL, baseline.name} and same and not allow_identical:
             text = f"{variant.name} is the baseline itself ({same}), so there is nothing to compare"
-            raise NotComparable(f"{path}: {text}: give the quantized model, or --allow-identical for an A/A comparison")
+            refused[variant.name] = f"{text}: give the quantized model, or --allow-identical for an A/A comparison"
+    if refused and refused.keys() | {baseline.name, CONTROL} >= {one.name for one in variants}:
+        raise NotComparable("; ".join(f"{_identity(run, name)}: {text}" for name, text in refused.items()))
+    return refused
 
 
 def _identity(run: RunRecord, name: str) -> Path:
@@ -205,15 +216,16 @@ def _telling(run: RunRecord, name: str) -> dict[tuple[str, int], object]:
 def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_identical: bool = False) -> Judgement:
     """Compare and gate a finished run, under its own policy or under one with some of it changed.
 
-    allow_identical: whether a candidate may be the baseline itself. Raises Incomplete, NotComparable.
+    allow_identical: whether a candidate may be the baseline itself; otherwise it is not judged. Raises Incomplete,
+    NotComparable, also if no candidate is left.
     """
-    _check_sides(run, allow_identical=allow_identical)
+    refused = _check_sides(run, allow_identical=allow_identical)
     blind, layers, left_out = not_asked(run), layers_of(run), unasked(run)
     _check_complete(run, left_out)
     rules = _rules(run, overrides or {}).with_plan(run.items)
     base, execution = run.experiment.baseline.name, run.experiment.execution
     names = [one.name for one in run.experiment.candidates]
-    failed = {name: " ".join(run.failures[name]) for name in names if name in run.failures}
+    failed = refused | {name: " ".join(run.failures[name]) for name in names if name in run.failures}
     sides = {name: _outcomes(run, name, unasked=left_out) for name in names if name not in failed}
     errors = errors_in_words(map(run.of, (base, *sides))) if run.experiment.baseline.engine.served else {}
     baseline = _outcomes(run, base, unasked=errors)

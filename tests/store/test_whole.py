@@ -519,9 +519,23 @@ def test_a_candidate_that_is_the_baseline_is_refused(tmp_path: Path, changes: di
     """The same weights, or the same answers, of one method and dtype are one model; another dtype is another."""
     run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
     as_baseline(run, **changes)
+    refused = right == ExitCode.NOT_COMPARABLE
     assert call("gate", run, "--quiet") == right
-    assert (call("history", run) == right) == (right == ExitCode.NOT_COMPARABLE)
+    int8, nf4 = judging.judge(load_run(RunDir(run))).candidates
+    assert int8.verdict == "pass"  # as without it
+    assert (nf4.verdict == "not_judged" and not nf4.strata and "is the baseline itself" in nf4.reasons[0]) == refused
+    assert call("history", run) == ExitCode.PASS
     assert call("gate", run, "--quiet", "--allow-identical") != ExitCode.NOT_COMPARABLE
+
+
+def test_a_run_of_which_no_candidate_is_left_is_refused(tmp_path: Path) -> None:
+    """There is no table to show if every candidate is the baseline."""
+    run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
+    as_baseline(run)
+    record = load_run(RunDir(run))
+    record.failures["int8"] = ("out of memory",)
+    with pytest.raises(NotComparable, match=r"nf4.variant.json: nf4 is the baseline itself"):
+        judging.judge(record)
 
 
 def test_a_candidate_that_is_the_baseline_is_refused_without_its_texts(tmp_path: Path) -> None:
@@ -532,6 +546,7 @@ def test_a_candidate_that_is_the_baseline_is_refused_without_its_texts(tmp_path:
     for files in record.answers.values():
         for name, lines in files.items():
             files[name] = [policy.scored(one) for one in lines if one.response.type == "generation"]
+    record.failures["int8"] = ("out of memory",)
     with pytest.raises(NotComparable, match=r"nf4 is the baseline itself .*every answer is the same"):
         judging.judge(record)
 
@@ -546,6 +561,16 @@ def test_one_file_on_both_sides_is_refused(tmp_path: Path, same: str, capsys: py
     assert call(*words) == ExitCode.NOT_COMPARABLE
     assert "byte for byte" in capsys.readouterr().err
     assert call(*words, "--allow-identical") == ExitCode.PASS
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    for path, period in ((good, 11), (bad, 3)):
+        rows = "".join(f"q{at},{int((at % 10 > 0 and at % period > 0) or at < 30)}\n" for at in range(400))
+        path.write_text(f"item,score\n{rows}", encoding="utf-8")
+    for path, right in ((good, ExitCode.NOT_COMPARABLE), (bad, ExitCode.FAIL)):  # it costs no other its verdict
+        flags = ("--candidate", f"int8={path}", "--margin", "0.15", "--json")
+        capsys.readouterr()
+        assert call(*words[:-1], *flags) == right
+        nf4, int8 = json.loads(capsys.readouterr().out)["candidates"]
+        assert (nf4["verdict"], int8["verdict"]) == ("not_judged", "pass" if path is good else "fail")
 
 
 def test_a_proof_must_fit_the_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
