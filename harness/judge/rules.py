@@ -101,9 +101,10 @@ class Rules:
     def unmatched_globs(self, places: Iterable[Place]) -> list[str]:
         """Say of each glob without an effect, probably a mistake, why: a margin may be overruled by another."""
         names, margins = ["/".join(place) for place in places], [*self.policy.margins]
-        found = {glob: set(fnmatch.filter(names, glob)) for glob in (*margins, *self.policy.advisory)}
+        own = [f"{name}/{glob}" for name, one in self.slices.items() for glob in one.advisory]
+        found = {glob: set(fnmatch.filter(names, glob)) for glob in (*margins, *self.policy.advisory, *own)}
         unused = "matches no stratum and has no effect."
-        said = {glob: unused + suggestion(glob, names) for glob, own in found.items() if not own}
+        said = {glob: unused + suggestion(glob, names) for glob, fits in found.items() if not fits}
         for glob, later in itertools.combinations(margins, 2):  # the last that matches counts
             if found[glob] and found[glob] < found[later]:
                 said[glob] = f"has no effect among margins, since {later!r} after it overrules it: put it last"

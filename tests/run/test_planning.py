@@ -203,6 +203,17 @@ def test_looks_leave_less_of_alpha_for_the_last_one() -> None:
         check_power(looking, power_table(looking, items), "trial.yaml")
 
 
+def test_a_slices_own_advisory_pattern_that_matches_nothing_is_refused() -> None:
+    """Its stratum would gate though it was meant to be shown only."""
+    found = experiment(100)
+    (own,) = found.slices
+    slices = (own.model_copy(update={"advisory": ("hop=12*",)}),)
+    found = found.model_copy(update={"slices": slices, "policy": Policy(margin=0.5, refuse_hopeless=False)})
+    items = [item(at, one) for at, one in enumerate(("hops=3", "hops=12"))]
+    with pytest.raises(ConfigError, match=r"'s/hop=12\*' matches no stratum"):
+        check_power(found, power_table(found, items), "trial.yaml")
+
+
 @pytest.mark.parametrize(
     ("margins", "said"),
     [
