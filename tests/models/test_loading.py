@@ -405,9 +405,14 @@ def test_other_defaults_of_a_server_are_said(tmp_path):
 
     paths = {"bf16": folder("bf16", "{{ a }}", temperature=0.6)}
     paths |= {"same": folder("same", "{{ a }}", "chat_template.jinja", temperature=0.6)}
-    paths |= {"other": folder("other", "{{ b }}", temperature=0.6, repetition_penalty=1.1), "file": __file__}
+    paths |= {
+        "other": folder("other", "{{ b }}", temperature=0.6, repetition_penalty=1.1, suppress_tokens=[7]),
+        "file": __file__,
+    }
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "config.json").touch()
     (note, bare) = serving_notes("bf16", {**paths, "bare": str(tmp_path / "bare")})
-    assert note.startswith("other: chat_template, repetition_penalty of its folder are not the baseline's")
+    assert note.startswith(
+        "other: chat_template, repetition_penalty, suppress_tokens of its folder are not the baseline's"
+    )
     assert bare.startswith("bare: chat_template, temperature of its folder")
