@@ -2,11 +2,14 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate, importers
@@ -15,8 +18,14 @@ from harness.judge.importers.json_text import below
 from harness.judge.importers.tables import questions
 from harness.judge.outcomes import Outcomes, listed
 from harness.judge.rules import Rules
+from harness.judge.summaries import StratumNumbers
 from harness.judge.verdicts import Judgement
 
+_EXPECTED = 5  # items right, or wrong, on both sides by chance, from which on their number shows whether it is chance
+_UNRELATED = (
+    "the candidate is right on other items than the baseline, as if both guessed or their ids named other questions: "
+    "look at the ids, and say with --chance what guessing scores (0 if nothing)"
+)
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
 
 
@@ -47,6 +56,9 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
         _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
     judged = [one for one in sides if one.name not in same]
     material = compare.compare(base, judged, rules, allow_unmatched=options["allow_unmatched"])
+    if options["chance"] is None:
+        shown = (replace(one, strata=tuple(map(_related, one.strata))) for one in material.candidates)
+        material = replace(material, candidates=tuple(shown))
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
     return gate.judge(material, rules, not_judged=same, order=[name for name, _ in named], provenance=provenance)
 
@@ -66,6 +78,25 @@ def _sameness(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], reading:
             how = how or ("every score" if np.unique(few.score).size >= _GRADES else "")
     text = f"{paths[1]}: the results of {side.name} are the baseline's ({paths[0]}), {how}, so there is nothing "
     return how and f"{text}to compare: give the candidate's own, or --allow-identical for an A/A comparison"
+
+
+def _related(one: StratumNumbers) -> StratumNumbers:
+    """Withdraw a stratum's signal if both sides are right as two that guess are: on items that have nothing in common.
+
+    Fisher's exact test (1935, Journal of the Royal Statistical Society 98:39-82) by its normal law with Yates'
+    correction, where enough items should be right, or wrong, on both sides by chance.
+    """
+    for look in one.looks:
+        n, moved = look.result.n, look.result.gained - look.result.lost
+        before, after = round(look.baseline_mean * n), round(look.candidate_mean * n)
+        graded = after - before != moved or abs(look.baseline_mean * n - before) > 1e-6  # noqa: PLR2004 - rounding
+        if graded or look.above_chance_p is None or min(before * after, (n - before) * (n - after)) < _EXPECTED * n:
+            continue
+        error = math.sqrt(before * after * (n - before) * (n - after) / (n - 1)) / n
+        p = float(special.ndtr((before * after / n + 0.5 - (before - look.result.lost)) / error))
+        if p >= look.above_chance_level:
+            one = replace(one, looks=(replace(look, above_chance_p=max(p, look.above_chance_p)),), unusable=_UNRELATED)
+    return one
 
 
 def _contents(path: Path) -> frozenset[str]:

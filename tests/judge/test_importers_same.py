@@ -190,6 +190,39 @@ def test_the_right_answers_of_a_table_say_what_guessing_scores(tmp_path, suffix)
         assert compared(side("good", right, [1] * 800), side("better", right, [0, *[1] * 799]), *words) == 0
 
 
+def _pair_of_tables(folder: Path, kind: str) -> list[str]:
+    """Write two tables that quantcliff can pair, and return the paths."""
+    random, n = np.random.default_rng(7), 6_000
+    able = random.random(n) < (0.995 if kind == "nearly all right" else 0.25)
+    other = able ^ (random.random(n) < 0.01)
+    if kind == "two that guess":
+        other = random.random(n) < 0.25
+    scores = [able.astype(float), other.astype(float)]
+    if kind == "graded":
+        scores = [np.round(random.random(n), 3) / 50 + 0.5 for _ in scores]
+    ids = [np.arange(n), random.permutation(n) if kind == "rows of another order" else np.arange(n)]
+    rows = ([f"q{item},{score:g}" for item, score in zip(*side, strict=True)] for side in zip(ids, scores, strict=True))
+    return [csv_of(folder / f"{name}.csv", "item,score", own) for name, own in zip("ab", rows, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("a good build", 0),
+        ("nearly all right", 0),
+        ("graded", 0),
+        ("two that guess", 3),
+        ("rows of another order", 3),
+    ],
+)
+def test_sides_that_are_right_on_unrelated_items_show_no_signal(tmp_path, capsys, kind, code):
+    """Two that guess, and ids that are row numbers of two orders, score alike; which items are right tells it."""
+    paths = _pair_of_tables(tmp_path, kind)
+    assert compared(*paths, "--margin", "0.05") == code
+    assert ("no_signal" in capsys.readouterr().out) == (code == 3)
+    assert compared(*paths, "--margin", "0.05", "--chance", "0") == 0  # who says what guessing scores is believed
+
+
 @pytest.mark.parametrize(("offered", "chance"), [(["yes", "no"], 0.95), (None, 0.5)])
 def test_one_choice_for_all_samples_of_inspect_is_a_guess(tmp_path, offered, chance):
     """Where 19 of 20 right answers are `no`; choices that differ from item to item have no such answer."""
