@@ -22,6 +22,7 @@ from harness.judge.summaries import StratumNumbers
 from harness.judge.verdicts import Judgement
 
 _EXPECTED = 5  # items right, or wrong, on both sides by chance, from which on their number shows whether it is chance
+_RELATED = 0.01  # level at which the right answers of both sides must coincide
 _UNRELATED = (
     "the candidate is right on other items than the baseline, as if both guessed or their ids named other questions: "
     "look at the ids, and say with --chance what guessing scores (0 if nothing)"
@@ -94,8 +95,8 @@ def _related(one: StratumNumbers) -> StratumNumbers:
             continue
         error = math.sqrt(before * after * (n - before) * (n - after) / (n - 1)) / n
         p = float(special.ndtr((before * after / n + 0.5 - (before - look.result.lost)) / error))
-        if p >= look.above_chance_level:
-            one = replace(one, looks=(replace(look, above_chance_p=max(p, look.above_chance_p)),), unusable=_UNRELATED)
+        if p >= _RELATED:
+            one = replace(one, looks=(replace(look, above_chance_p=1.0),), unusable=_UNRELATED)
     return one
 
 
