@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
 from harness.judge.importers.json_text import below
 from harness.judge.importers.tables import questions
-from harness.judge.outcomes import Outcomes, listed
+from harness.judge.outcomes import Outcomes, Said, joined, listed
 from harness.judge.rules import Rules
 from harness.judge.summaries import StratumNumbers
 from harness.judge.verdicts import Judgement
@@ -28,6 +28,8 @@ _UNRELATED = (
     "look at the ids, and say with --chance what guessing scores (0 if nothing)"
 )
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
+_GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
+_LONG, _IN_ALL = 200, 50_000  # characters of a long answer, and of so many: another build writes some word differently
 
 
 def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
@@ -49,7 +51,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
     same: dict[str, str] = {}
     for side, (_, path) in zip(sides, named, strict=True) if not options.get("allow_identical") else ():
-        if text := _sameness(base, side, (baseline, path), reading):
+        if text := _sameness(base, side, (baseline, path)):
             same[side.name] = text
     if same and len(same) == len(sides):
         raise NotComparable(next(iter(same.values())))
@@ -62,23 +64,6 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
         material = replace(material, candidates=tuple(shown))
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
     return gate.judge(material, rules, not_judged=same, order=[name for name, _ in named], provenance=provenance)
-
-
-def _sameness(base: Outcomes, side: Outcomes, paths: tuple[Path, Path], reading: ImportOptions) -> str:
-    """Say in what a candidate is the baseline, if it is: files, or all scores and answers (scores may be equal)."""
-    one, other = map(_contents, paths)
-    how = "byte for byte" if one and one == other else ""
-    how = how or ("by model, arguments and revision" if base.model and base.model == side.model else "")
-    few, many = sorted((base, side), key=len)  # one of them may have been cut
-    if not how and (len(few) < len(many) or np.array_equal(np.sort(few.score), np.sort(many.score), equal_nan=True)):
-        known = dict(zip(many.items, many.score.tolist(), strict=True))
-        own = [known.get(item) for item in few.items]
-        if None not in own and np.array_equal(np.array(own, float), few.score, equal_nan=True):
-            repeated, said = sorted((importers.answers(path, reading) for path in paths), key=len)
-            how = "every score and every answer" if repeated and set(repeated) <= set(said) else ""
-            how = how or ("every score" if np.unique(few.score).size >= _GRADES else "")
-    text = f"{paths[1]}: the results of {side.name} are the baseline's ({paths[0]}), {how}, so there is nothing "
-    return how and f"{text}to compare: give the candidate's own, or --allow-identical for an A/A comparison"
 
 
 def _related(one: StratumNumbers) -> StratumNumbers:
@@ -98,6 +83,45 @@ def _related(one: StratumNumbers) -> StratumNumbers:
         if p >= _RELATED:
             one = replace(one, looks=(replace(look, above_chance_p=1.0),), unusable=_UNRELATED)
     return one
+
+
+def _sameness(base: Outcomes, side: Outcomes, paths: tuple[Path, Path]) -> str:
+    """Say in what a candidate is the baseline, if it is: files, or its scores and answers (scores may be equal)."""
+    one, other = map(_contents, paths)
+    what, how = ("", "byte for byte") if one and one == other else next(_repeated(base, side), ("", ""))
+    text = f"{side.sources.get(what, paths[1:])[0]}: the results of {side.name}{what and f' for {what}'} are the "
+    text += f"baseline's ({paths[0]}), {how}, so there is nothing to compare: give the candidate's own"
+    return how and f"{text}, or --allow-identical for an A/A comparison"
+
+
+def _repeated(base: Outcomes, side: Outcomes) -> Iterator[tuple[str, str]]:
+    """Give the parts of a candidate that repeat the baseline, nameless if it is all, and how that shows."""
+    for task, (_, made) in side.sources.items():
+        if made and made == base.sources.get(task, ("", ""))[1]:
+            yield task, "by model, arguments and revision, or by the log's id"
+    own, theirs = joined(base, side)
+    scores, after, slices = base.score[own], side.score[theirs], base.slice.codes[own].astype(np.int64)
+    other = (scores != after) & ~(np.isnan(scores) & np.isnan(after))
+    cells = slices * len(base.stratum.names) + base.stratum.codes[own]
+    told: list[Mapping[str, set[Said]]] = []  # the side first that may lack a column of answers
+    for level, codes in enumerate((0 * slices, slices, cells)):
+        order = np.argsort(codes, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+            if other[rows].any() or rows.size < (_GRADES if level else 1):
+                continue
+            told = told or sorted((base.said(), side.said()), key=lambda one: max(map(len, one.values()), default=0))
+            few, many = ([one.get(base.items[at], set()) for at in own[rows] if told[0]] for one in told)
+            said, at = set[Said]().union(*few), own[rows[0]]
+            graded = np.unique(scores[rows]).size >= (_GRADES_IN_PART if level else _GRADES)
+            if (graded or (said and not level) or _certain(said)) and all(map(set.issubset, few, many)):
+                name = ("", base.slice[at], f"{base.slice[at]}/{base.stratum[at]}")[level]
+                yield name, "every score and every answer" if said else "every score"
+
+
+def _certain(said: set[Said]) -> bool:
+    """Whether no other build gives the same answers: likelihoods, or many long texts, but no letters."""
+    long = [len(text) for text, measured in said if not measured and len(text) >= _LONG]
+    return sum(measured for _, measured in said) >= _GRADES or (len(long) >= _GRADES and sum(long) >= _IN_ALL)
 
 
 def _contents(path: Path) -> frozenset[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 ALLOW_UNMATCHED = 0.01  # share of items that a join may lose unless more is allowed explicitly
 
 Positions = NDArray[np.int64]
+Said = tuple[str, bool]  # an answer, and whether it is a likelihood
 
 
 def natural_key(name: str) -> tuple[tuple[int, float, str], ...]:
@@ -87,7 +88,8 @@ class Outcomes:
     measure: Mapping[str, str] = field(default_factory=dict)  # slice to what the score is (``acc``), if the source says
     settings: Mapping[str, str] = field(default_factory=dict)  # how each slice was asked, as far as the source says
     notes: tuple[str, ...] = ()  # what a reader must know of how these were read
-    model: str = ""  # which it is, if the source names its revision
+    sources: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # slice to file and maker, if told
+    said: Callable[[], Mapping[str, set[Said]]] = dict  # item to its answers, as far as the source holds them
 
     def __len__(self) -> int:
         return len(self.items)
@@ -201,7 +203,7 @@ def pair(baseline: Outcomes, candidate: Outcomes, allow_unmatched: float) -> Pai
         if (other := known.get(name, measure)) != measure:
             text = f"{name}: {other!r:.200}, in {baseline.name} {measure!r:.200}"
             raise NotComparable(f"{candidate.name}: {text}: give results of one --metric and of the same settings")
-    own, theirs = _joined(baseline, candidate)
+    own, theirs = joined(baseline, candidate)
     same = baseline.fingerprint[own] == candidate.fingerprint[theirs]  # also if neither side says what was asked
     here, there = _alone(baseline, own, candidate), _alone(candidate, theirs, baseline)
     pairs = Pairs(own[same], theirs[same], baseline_only=here, candidate_only=there, differing=own[~same])
@@ -217,7 +219,7 @@ def _alone(side: Outcomes, paired: Positions, other: Outcomes) -> Positions:
     return np.asarray(alone[side.look[alone] <= _last_look(other, side)[alone]])
 
 
-def _joined(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Positions]:
+def joined(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Positions]:
     """Return the positions of items with the same id, ascending in the baseline.
 
     By 64-bit hashes of ids (SipHash): for two sides of a million items each, the chance that any two different ids have

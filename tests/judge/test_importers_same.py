@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -417,6 +418,15 @@ def test_a_column_of_answers_is_known_by_its_name(tmp_path, name):
     assert compared(before, after) == 4
 
 
+@pytest.mark.parametrize("name", ["text", "content", "message"])
+def test_a_text_beside_a_question_is_an_answer(tmp_path, name):
+    """Alone it may be the question itself, which is the same on both sides."""
+    for asked, code in (("question", 4), ("note", 0)):
+        rows = [f"{at},1,asked {at},said {at}" for at in range(200)]
+        sides = [csv_of(tmp_path / f"{at}.csv", f"item,score,{asked},{name}", rows[::at]) for at in (1, -1)]
+        assert compared(*sides) == code
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -486,6 +496,79 @@ def test_a_copy_of_the_baseline_that_lacks_an_item_is_refused(tmp_path):
         assert compared(base, csv_of(tmp_path / f"{number}.csv", "item,score,response", own)) == 4
     other = csv_of(tmp_path / "b.csv", "item,score,response", [*rows[2:], "i1,1,another"])
     assert compared(base, other) == 0
+
+
+def _two_tasks(tool: str, folder: Path, says, of: dict[str, str]) -> Path:
+    """Two tasks of 200 items; says: what a variant answers to an item. of: task to the variant that answered it."""
+    told = {task: [says(f"{variant}{task}", at) for at in range(200)] for task, variant in of.items()}
+    if tool == "table":
+        rows = [{"item": f"{one}{at}", "score": 1, "t": one} | told[one][at] for one in of for at in range(200)]
+        return jsonl(folder.with_suffix(".jsonl"), rows)
+    for task, variant in of.items():
+        if tool == "lm_eval":
+            samples_of(folder, task, [lm_eval_sample(at, resps=told[task][at]["response"]) for at in range(200)])
+        elif tool == "inspect":
+            log = inspect_log(folder / f"{task}.json", [["C"]] * 200, task=task, eval_id=told[task][0].get("log", ""))
+            data = json.loads(log.read_text())
+            for sample, one in zip(data["samples"], told[task], strict=True):
+                sample["output"] = {"choices": [{"message": {"content": one["response"]}}]}
+            log.write_text(json.dumps(data))
+        else:
+            place = folder / "details" / "m" / DATE
+            place.mkdir(parents=True, exist_ok=True)
+            rows = [
+                {
+                    "doc": {"query": f"{at}?", "id": str(at)},
+                    "model_response": one,
+                    "metric": {"em": float(at > 0 or variant != "other")},
+                }
+                for at, one in enumerate(told[task])
+            ]
+            parquet.write_table(pa.Table.from_pylist(rows), place / f"details_{task}_{DATE}.parquet")
+    return folder
+
+
+def _likelihood(who: str, at: int) -> float:
+    return -(crc32(f"{who}{at}".encode()) % 9_999_999) / 1e6 - 0.1
+
+
+SAID = {  # by tool: what each variant answers, and whether another build may answer the same
+    "letters": ("lm_eval", lambda _, at: {"response": [["ABCD"[at % 4]]]}, True),
+    "numbers": ("lm_eval", lambda _, at: {"response": [[f"-{at}.50437, True"]]}, True),
+    "some long texts": ("lm_eval", lambda who, at: {"response": [[f"{who} {at} " * (40 if at < 19 else 2)]]}, True),
+    "long texts": ("lm_eval", lambda who, at: {"response": [[f"{who} {at} " * 40]]}, False),
+    "choices": ("lm_eval", lambda who, at: {"response": [[[str(_likelihood(who, at)), "True"]]]}, False),
+    "a log of letters": ("inspect", lambda _, at: {"response": "ABCD"[at % 4]}, True),
+    "the same log": ("inspect", lambda who, at: {"response": "ABCD"[at % 4], "log": who}, False),
+    "a log of texts": ("inspect", lambda who, at: {"response": f"{who} {at} " * 40}, False),
+    "details of letters": ("lighteval", lambda _, at: {"text": ["ABCD"[at % 4]]}, True),
+    "details of choices": ("lighteval", lambda who, at: {"text": [], "logprobs": [_likelihood(who, at), -9.5]}, False),
+    "rows of letters": ("table", lambda _, at: {"response": "ABCD"[at % 4]}, True),
+    "rows of texts": ("table", lambda who, at: {"response": f"{who} {at} " * 40}, False),
+    "rows of losses": ("table", lambda who, at: {"loss": -_likelihood(who, at)}, False),
+    "rows of grades": ("table", lambda who, at: {"score": _likelihood(who, at) / 100 + 0.9}, False),
+    "rows of marks": ("table", lambda _, at: {"score": 0.5 + at % 19 / 40}, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SAID)
+def test_one_task_of_the_baselines_is_refused(tmp_path, capsys, what):
+    """A copied file among its own, unless another build could answer all of it alike, as it may letters."""
+    tool, says, fits = SAID[what]
+    words = ["--slice", "t"] if tool == "table" else []
+    base = _two_tasks(tool, tmp_path / "a", says, {"one": "base", "two": "base"})
+    side = _two_tasks(tool, tmp_path / "b", says, {"one": "other", "two": "base"})
+    for file in [one for one in side.rglob("*one*") if one.suffix != ".parquet"] or [side] * side.is_file():
+        text = file.read_text().replace('"exact_match": 1', '"exact_match": 0', 1).replace('"C"', '"I"', 1)
+        file.write_text(text.replace('"score": 1,', '"score": 0,', 1) + "\n")
+    assert compared(base, side, *words, "--allow-identical") == 0
+    capsys.readouterr()
+    assert compared(base, side, *words) == (0 if fits else 4)
+    said = capsys.readouterr().err
+    assert fits or f"the results of c for two are the baseline's ({base})" in said
+    assert fits or tool == "table" or f"{side}/" in said
+    if tool == "table":
+        assert compared(base, side, "--stratum", "t") == (0 if fits else 4)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/samples.jsonl"])

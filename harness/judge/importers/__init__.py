@@ -1,20 +1,19 @@
 """Reads what other tools ran: lm_eval, Inspect, NeMo Evaluator, lighteval, plain tables. Each becomes `Outcomes`."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from harness.errors import NotComparable, QuantcliffError, UsageError, one_line
-from harness.judge.importers.details import detail_files, details_answers, load_lighteval, load_nel, nel_bundles
-from harness.judge.importers.inspect import inspect_answers, is_log, load_inspect, log_files
+from harness.judge.importers.details import detail_files, load_lighteval, load_nel, nel_bundles
+from harness.judge.importers.inspect import is_log, load_inspect, log_files
 from harness.judge.importers.json_text import first_object, parsed
-from harness.judge.importers.lm_eval import is_sample, lm_eval_answers, load_lm_eval, sample_files
+from harness.judge.importers.lm_eval import is_sample, load_lm_eval, sample_files
 from harness.judge.importers.rows import ImportOptions
-from harness.judge.importers.tables import SUFFIXES, load_table, table_answers
+from harness.judge.importers.tables import SUFFIXES, load_table
 from harness.judge.outcomes import Outcomes
 
-__all__ = ["Format", "ImportOptions", "answers", "check_options", "format_of", "load"]
+__all__ = ["Format", "ImportOptions", "check_options", "format_of", "load"]
 
 Format = Literal["lm_eval", "inspect", "nel", "lighteval", "table"]
 
@@ -25,18 +24,17 @@ class _Reader(NamedTuple):
     shown: str  # what messages call it
     options: tuple[str, ...]  # those of `compare` that say how it is read
     load: Callable[[Path, ImportOptions, str], Outcomes]
-    answers: Callable[[Path, ImportOptions], Sequence[object]]
 
 
 _COMMON = ("stratum", "cluster", "chance")
 _TABLE = ("item", "score", "stratum", "cluster", "slice", "prompt", "weight", "chance", "repeats")
 _LM_EVAL = (*_COMMON, "metric", "filter", "repeats")
 _READERS: dict[Format, _Reader] = {
-    "lm_eval": _Reader("lm_eval samples", _LM_EVAL, load_lm_eval, lm_eval_answers),
-    "inspect": _Reader("Inspect logs", (*_COMMON, "metric"), load_inspect, inspect_answers),
-    "nel": _Reader("results of NeMo Evaluator", _COMMON, load_nel, details_answers),
-    "lighteval": _Reader("details of lighteval", (*_COMMON, "metric"), load_lighteval, details_answers),
-    "table": _Reader("plain tables", _TABLE, load_table, table_answers),
+    "lm_eval": _Reader("lm_eval samples", _LM_EVAL, load_lm_eval),
+    "inspect": _Reader("Inspect logs", (*_COMMON, "metric"), load_inspect),
+    "nel": _Reader("results of NeMo Evaluator", _COMMON, load_nel),
+    "lighteval": _Reader("details of lighteval", (*_COMMON, "metric"), load_lighteval),
+    "table": _Reader("plain tables", _TABLE, load_table),
 }
 _KNOWN = (
     "lm_eval samples (a directory with samples_*.jsonl or .json), Inspect logs (.eval, .json), results of NeMo "
@@ -50,21 +48,8 @@ def load(path: Path, options: ImportOptions | None = None, name: str | None = No
     options = options or ImportOptions()
     if options.chance is not None and not 0.0 <= options.chance < 1.0:
         raise UsageError(f"chance={options.chance:g} is not a proportion in [0, 1)")
-    with _explained(path):
-        return _READERS[format_of(path, options)].load(path, options, name or path.stem or str(path))
-
-
-def answers(path: Path, options: ImportOptions) -> Sequence[object]:
-    """Return each item with what was answered to it, in an order that is not the file's; empty if only scores are."""
-    with _explained(path):
-        return _READERS[format_of(path, options)].answers(path, options)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say of which file it is that it cannot be opened, or holds other types of values than its format."""
     try:
-        yield
+        return _READERS[format_of(path, options)].load(path, options, name or path.stem or str(path))
     except QuantcliffError:
         raise
     except OSError as error:
@@ -104,8 +89,7 @@ def format_of(path: Path, options: ImportOptions | None = None) -> Format:
 
 def _of_directory(path: Path) -> Format:
     if (path / "run.json").is_file():
-        judged = f"`quantcliff compare {path}` judges it"
-        raise UsageError(f"{path}: is a run of quantcliff, which holds both sides: {judged}")
+        raise UsageError(f"{path}: is a run of quantcliff, with both sides: `quantcliff compare {path}` judges it")
     if sample_files(path):
         return "lm_eval"
     if detail_files(path):

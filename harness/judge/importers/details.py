@@ -75,8 +75,10 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
                 raise NotComparable(f"{where}: its repeats were asked differently, or its metadata is no object")
             scores = [one for one in (_reward(each, where) for each in repeats) if not math.isnan(one)]
             mean = math.fsum(scores) / len(scores) if len(scores) == expected else math.nan
+            rows.said[f"{task}/{item}"] = {(str(said), False) for one in repeats if (said := one.get("model_response"))}
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
         rows.measure[task], config = "reward", inner(bundle, "config")
+        rows.sources[task] = str(file), ""
         rows.settings |= {f"{key} of {task}": str(config.get(key)) for key in _ASKED_BY_NEL if config}
     return rows.outcomes(name)
 
@@ -123,6 +125,7 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     chosen = read.per_task(options.metric, known, "metric", str(path))
     for task, found in tasks.items():
         rows.settings |= {f"{key} of {task}": told for key, told in said[files[task][-1]][1].items()}
+        rows.sources[task] = str(files[task][-1]), ""
         rows.measure[task] = metric = chosen.get(task) or read.best_metric(task, known[task], _LIGHTEVAL, path)
         guess = guessing([str([*map(one["doc"].get, ("choices", "gold_index"))]) for one in found])
         for at, one in enumerate(found):
@@ -131,6 +134,9 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             given = (inner(doc, "model_response").get("input"), choices, gold, *map(doc.get, _ASKED))
             asked = fingerprint(*("" if part is None else str(part) for part in given))
             item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
+            answer = doc.get("model_response", doc.get("predictions"))
+            if any(parts := [*map(answer.get, ("text", "logprobs"))] if isinstance(answer, Mapping) else [answer]):
+                rows.said[f"{task}/{item}"].add((json.dumps(parts, default=str), not parts[0]))
             score = read.score_of(one["metric"], metric, where)
             right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
             chance = right / count if right < count else 0.0  # if all are right, they are ways to write one answer
@@ -164,14 +170,3 @@ def _details(file: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(metric, Mapping):
             raise NotComparable(f"{file}: holds no details of lighteval (metric or metrics is missing)")
         yield {"doc": {**line, **(doc if isinstance(doc, Mapping) else {})}, "metric": metric}
-
-
-def details_answers(path: Path, _options: ImportOptions) -> list[str]:
-    """Return each item with its answer, sorted; none if none is stored."""
-    found = []
-    for task, (file, _) in nel_bundles(path).items() if path.is_dir() else ():
-        found += [[task, *map(line.get, ("problem_idx", "repeat", "model_response"))] for line in json_objects(file)]
-    for task, files in detail_files(path).items():
-        docs = enumerate(one["doc"] for one in _details(files[-1]))
-        found += [[task, at, 0, doc.get("model_response", doc.get("predictions"))] for at, doc in docs]
-    return sorted(json.dumps(one, default=str) for one in found) if any(one[3] for one in found) else []

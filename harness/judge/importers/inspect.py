@@ -88,17 +88,6 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
     return rows.outcomes(name)
 
 
-def inspect_answers(path: Path, options: ImportOptions) -> list[str]:
-    """Return every sample with the output of the model, without its times and ids; sorted, none if a log has none."""
-    found = []
-    logs = _newest([_Log(file) for file in log_files(path)], Rows(str(path), options))
-    for sample in (one for log in logs for one in _samples(log.file)):
-        if choices := inner(sample, "output").get("choices"):
-            said = [inner(one, "message").get("content") for one in choices]
-            found.append(canonical_json([sample.get("id"), sample.get("epoch"), said]))
-    return sorted(found)
-
-
 def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
     """Keep the newest of the logs that repeat one measurement: the same task with the same arguments and settings."""
     runs: dict[tuple[str, str], list[_Log]] = defaultdict(list)
@@ -127,6 +116,7 @@ def _varying(log: _Log, logs: Sequence[_Log]) -> dict[str, str]:
 def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) -> None:
     """Add the items of a log. varying: see `_varying`."""
     rows.common, place = varying, f"{log.task}/{stratum_name(varying)}" if varying else log.task
+    rows.sources[place] = str(log.file), str(log.run.get("eval_id") or "")
     shared = {key: one for key, one in log.settings.items() if key not in _OF_ONE_SIDE}
     known = {key: canonical_json(one) for key, one in shared.items() if one is not None or key.startswith("config.")}
     rows.settings |= {f"{key} of {place}": one for key, one in known.items()}
@@ -148,6 +138,8 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         epoch = sample.get("epoch", len(epochs[item]) + 1)
         if epoch in epochs[item]:
             raise NotComparable(f"{where}: has epoch {epoch} twice")
+        if told := [inner(one, "message").get("content") for one in inner(sample, "output").get("choices") or ()]:
+            rows.said[item].add((canonical_json([epoch, told]), False))
         epochs[item][epoch] = _score(sample, log.task, where, metric, rows)
         edited += any(inner(one).get("history") for one in inner(sample, "scores").values())
     stored, said = sum(map(len, epochs.values())), inner(log.header, "results")
@@ -169,8 +161,8 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         chance = max(guess, 1.0 / len(offered) if offered and len(offered) > 1 else 0.0)
         rows.add(item, score, metadata, where, task=log.task, asked=asked, chance=chance)
     missing = f"{partial} items have no score in some of their {expected} epochs, and count as unanswered"
-    told = {missing: partial, f"{edited} samples have scores that were edited after the run": edited}
-    rows.notes += [f"{log.file}: {text}" for text, count in told.items() if count]
+    seen = {missing: partial, f"{edited} samples have scores that were edited after the run": edited}
+    rows.notes += [f"{log.file}: {text}" for text, count in seen.items() if count]
 
 
 def _reducer(log: _Log) -> tuple[str, Callable[[Sequence[float]], float]]:

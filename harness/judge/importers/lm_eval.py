@@ -9,7 +9,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,9 @@ PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_a
 """Which metric is the score where a task has several and none is named."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
 _LIMITS = re.compile(r"(?:max_gen_toks|truncation|enable_thinking|think_end_token|add_bos_token)=[^,]*")  # of a model
+_CHOICE = re.compile(
+    r'\[+(-?[\d.]+|"-?[\d.]+"), "?(true|false)', re.IGNORECASE
+)  # how likely, and whether the likeliest
 _OWN = frozenset({  # keys of a sample that are not metrics
     "arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps", "target",
     "target_hash",
@@ -56,7 +58,9 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     for task, lines in tasks.items():
         metric, chosen = metrics[task], lines[0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
-        held, said = len({str(line["doc_id"]) for line in lines}), _model(files[task])[2].get(re.sub(r"\W", "_", task))
+        made, _, counts = _model(files[task])
+        rows.sources[task] = str(files[task]), canonical_json(made) if made["model_sha"] else ""
+        held, said = len({str(line["doc_id"]) for line in lines}), counts.get(re.sub(r"\W", "_", task))
         if isinstance(said, int) and held < said:
             raise NotComparable(f"{files[task]}: holds {held} of the {said} documents in its summary: copy all of them")
         # The choices, or how text is generated.
@@ -66,17 +70,11 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         for line in lines:
             item, where = f"{task}/{read.as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = read.score_of(line, metric, where), fingerprint(*_hashes(line))
+            if told := line.get("resps") or line["filtered_resps"]:
+                rows.said[item].add((text := json.dumps(told), _CHOICE.match(text) is not None))
             share = right_share(line, len(_requests(line)) // (1 + twice))
             rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(share, guess))
-    models = {canonical_json(made) for made, *_ in map(_model, files.values()) if made["model_sha"]}
-    return replace(rows.outcomes(name), model="".join(models))
-
-
-def lm_eval_answers(path: Path, options: ImportOptions) -> list[str]:
-    """Return every document with its answers, texts or log-probabilities of choices, sorted; none if none is logged."""
-    lines = [line for file in _newest(path, Rows(str(path), options)).values() for line in json_objects(file)]
-    found = [[line["doc_id"], line.get("resps"), line["filtered_resps"]] for line in lines]
-    return sorted(map(json.dumps, found)) if any(one[1] or one[2] for one in found) else []
+    return rows.outcomes(name)
 
 
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:
@@ -95,8 +93,7 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
         raise NotComparable(f"{path}: its summary names {listed(lacking)}, of which there are no samples: copy all")
     for task, runs in dated.items():
         if len(runs) > 1:
-            asked = {file: {str(_hashes(line)) for line in json_objects(file)} for _, file in sorted(runs)}
-            rows.rerun(task, asked)
+            rows.rerun(task, {file: {str(_hashes(line)) for line in json_objects(file)} for _, file in sorted(runs)})
     return {task: max(runs)[1] for task, runs in sorted(dated.items())}
 
 

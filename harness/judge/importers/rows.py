@@ -5,7 +5,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.outcomes import Floats, Labels, Outcomes, build, listed
+from harness.judge.outcomes import Floats, Labels, Outcomes, Said, build, listed
 from harness.records import stratum_name
 
 _WORDS = {"true": 1.0, "false": 0.0, **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), math.nan)}
@@ -120,6 +120,8 @@ class Rows:
     measure: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)  # what must agree beside the metric
     notes: list[str] = field(default_factory=list)
+    sources: dict[str, tuple[str, str]] = field(default_factory=dict)  # see `Outcomes`
+    said: Any = field(default_factory=lambda: defaultdict[str, set[Said]](set))  # a table's is a function
 
     def add(
         self, item: str, score: float, document: Mapping[str, Any], where: str, *, task: str, asked: int, chance: float
@@ -165,7 +167,7 @@ class Rows:
         first, scores = self._collapsed(np.asarray(self.scores, np.float64), [one.codes for one in columns] + [prints])
         slices, strata, *clusters = (Labels(one.codes[first], one.names) for one in columns)
         chance = np.asarray(self.chances)[first] if self.chances else 0.0
-        return build(
+        told = build(
             name,
             self.items if isinstance(first, slice) else [self.items[at] for at in first],
             scores,
@@ -181,6 +183,7 @@ class Rows:
             notes=tuple(self.notes),
             unique=True,
         )
+        return replace(told, sources=self.sources, said=self.said if callable(self.said) else lambda: self.said)
 
     def _collapsed(self, scores: Floats, facts: Sequence[NDArray[Any]]) -> tuple[slice | NDArray[np.int64], Floats]:
         """Return the first row of each item, and the item's score. facts: columns that must agree among its rows."""

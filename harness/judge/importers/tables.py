@@ -6,8 +6,9 @@ CSV and Parquet are read by pyarrow; the csv module checks a CSV that has quotes
 import csv
 import re
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +18,17 @@ from numpy.typing import NDArray
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import first_object, json_objects, not_utf8
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, dig
-from harness.judge.outcomes import Labels, Outcomes, fingerprint
+from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint
 from harness.suite.chance import guessing
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
-_ANSWER = re.compile(r"(?i)resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|generat|log_?(prob|lik)|model_ans|hypo")
+_LIKELY = re.compile(r"(?i)log_?(prob|lik)|(\b|_)(loss|nll)(\b|_)")
+_ANSWER = re.compile(rf"{_LIKELY.pattern}|resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|generat|model_ans|hypo")
 _MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(m?s|secs?|len(gth)?|count|id|at)$")
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
-_ASKED = {"prompt", "question", "query", "problem", "input", "instruction", "target", "gold", "reference"}
+_QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
+_ASKED = _QUESTION | {"target", "gold", "reference"}
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
@@ -78,26 +81,29 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
         rows.weights = numbers(options.weight)
     if right and options.chance is None:
         rows.chances = _guesses(rows.slices, columns[right[0]].labels())
+    rows.said = partial(_answers, path, options)
     return rows.outcomes(name)
 
 
 def _guesses(slices: Labels, right: Labels) -> list[float]:
     """Return what guessing scores in each row's slice, by the right answers."""
-    found = np.empty(len(slices.codes))
-    for code in range(len(slices.names)):
-        own = slices.codes == code
-        found[own] = guessing([right.names[at] for at in right.codes[own]])
-    return [float(one) for one in found]
+    told = (right.codes[slices.codes == code] for code in range(len(slices.names)))
+    found = [guessing([right.names[at] for at in own]) for own in told]
+    return [found[code] for code in slices.codes]
 
 
-def table_answers(path: Path, options: ImportOptions) -> list[tuple[str, ...]]:
-    """Return the cells of the columns of answers, each with its item, sorted; none if there are none."""
+def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
+    """Return the cells of the columns of answers by item; none if there are none."""
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
-    wanted = [one for one in _header(path) if _ANSWER.search(one) and not _MEASURED.search(one) and one not in used]
-    items, *answers = _columns(path, [options.item or "item", *wanted])
-    # A column with one value says nothing of who answered.
-    told, ids = [one for one in (cell.labels() for cell in answers) if len(one.names) > 1], _items(items, path)
-    return sorted((item, one[at]) for one in told for at, item in enumerate(ids))
+    known = [one for one in _header(path) if one not in used and not _MEASURED.search(one)]
+    texts = set() if _QUESTION.isdisjoint(known) and options.prompt is None else {"text", "content", "message"}
+    wanted = [one for one in known if _ANSWER.search(one) or one in texts]
+    items, *answers = _columns(path, [options.item or "item", *wanted]) if wanted else [_Column([])]
+    ids, found = _items(items, path), defaultdict[str, set[Said]](set)
+    for column, one in zip(wanted, (cell.labels() for cell in answers), strict=True):
+        for at, item in enumerate(ids) if len(one.names) > 1 else ():  # one value says nothing of who answered
+            found[item].add((one[at], _LIKELY.search(column) is not None and "." in one[at]))
+    return found
 
 
 def questions(paths: Sequence[Path], options: ImportOptions) -> tuple[list[str], list[tuple[list[str], list[Labels]]]]:
