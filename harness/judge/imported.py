@@ -105,10 +105,9 @@ def _repeated(base: Outcomes, side: Outcomes) -> Iterator[tuple[str, str]]:
     cells = slices * len(base.stratum.names) + base.stratum.codes[own]
     told: list[Mapping[str, set[Said]]] = []  # the side first that may lack a column of answers
     for level, codes in enumerate((0 * slices, slices, cells)):
-        order = np.argsort(codes, kind="stable")
-        for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
-            if other[rows].any() or rows.size < (_GRADES if level else 1):
-                continue
+        sizes, odd = np.bincount(codes), np.bincount(codes, other)
+        for part in np.flatnonzero((odd == 0.0) & (sizes >= (_GRADES if level else 1))):
+            rows = np.flatnonzero(codes == part)
             told = told or sorted((base.said(), side.said()), key=lambda one: max(map(len, one.values()), default=0))
             few, many = ([one.get(base.items[at], set()) for at in own[rows] if told[0]] for one in told)
             said, at = set[Said]().union(*few), own[rows[0]]

@@ -6,6 +6,7 @@ much is refused.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections import Counter
@@ -219,6 +220,7 @@ def _alone(side: Outcomes, paired: Positions, other: Outcomes) -> Positions:
     return np.asarray(alone[side.look[alone] <= _last_look(other, side)[alone]])
 
 
+@functools.lru_cache(maxsize=1)  # an import looks for copies first
 def joined(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Positions]:
     """Return the positions of items with the same id, ascending in the baseline.
 
