@@ -18,7 +18,7 @@ from harness.judge.rules import Rules
 from harness.judge.verdicts import Judgement
 
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
-_LONG, _IN_ALL = 200, 20_000  # characters of a long answer, and of so many: another build writes some word differently
+_LONG, _IN_ALL = 100, 20_000  # characters of a long answer, and of so many: another build writes some word differently
 
 
 def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
@@ -38,8 +38,8 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     importers.check_options(["stratum" if name == "strata" else name for name in known], used)
     rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
     base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
-    for side, (_, path) in () if options.get("allow_identical") else zip(sides, named, strict=True):
-        _refuse_same(base, side, (baseline, path))
+    if not options.get("allow_identical"):
+        _refuse_same([base, *sides], [baseline, *(path for _, path in named)])
     for _, path in named if reading.prompt is None and set(used) == {"table"} else ():
         _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
     material = compare.compare(base, sides, rules, allow_unmatched=options["allow_unmatched"])
@@ -47,14 +47,20 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     return gate.judge(material, rules, order=[name for name, _ in named], provenance=provenance)
 
 
-def _refuse_same(base: Outcomes, side: Outcomes, paths: tuple[Path, Path]) -> None:
-    """Refuse a candidate with the baseline's files, or its scores and answers: equal scores alone may happen."""
-    one, other = map(_contents, paths)
-    what, how = ("", "byte for byte") if one and one == other else next(_repeated(base, side), ("", ""))
-    if how:
-        text = f"{side.sources.get(what, paths[1:])[0]}: the results of {side.name}{what and f' for {what}'} are the "
-        text += f"baseline's ({paths[0]}), {how}, so there is nothing to compare: give the candidate's own"
-        raise NotComparable(f"{text}, or --allow-identical for an A/A comparison")
+def _refuse_same(sides: Sequence[Outcomes], paths: Sequence[Path]) -> None:
+    """Refuse one file for two sides, or a candidate with the baseline's scores and answers: equal scores may happen."""
+    contents = [*map(_contents, paths)]
+    for at, side in enumerate(sides[1:], start=1):
+        first = contents.index(contents[at]) % at  # the side with these files, or else the baseline
+        found = [("", "byte for byte")] if contents[first] == contents[at] else _repeated(sides[0], side)
+        for what, how in found:
+            text = (
+                f"{side.sources.get(what, (paths[at],))[0]}: the results of {side.name}{what and f' for {what}'} are "
+            )
+            text += (
+                f"{'the ' * (not first)}{sides[first].name}'s ({paths[first]}), {how}, so there is nothing to compare"
+            )
+            raise NotComparable(f"{text}: give the candidate's own, or --allow-identical for an A/A comparison")
 
 
 def _repeated(base: Outcomes, side: Outcomes) -> Iterator[tuple[str, str]]:
@@ -89,11 +95,8 @@ def _certain(said: set[Said]) -> bool:
 def _contents(path: Path) -> frozenset[str]:
     """Return the digests of all files but lm_eval's summaries (``results_*``), which hold times, as names do."""
     files = [one for one in (path, *below(path, "*")) if one.is_file()]
-    found = set()
-    for one in [one for one in files if not one.name.startswith("results_")] or files:
-        with one.open("rb") as stream:
-            found.add(hashlib.file_digest(stream, "sha256").hexdigest())
-    return frozenset(found)
+    kept = [one for one in files if not one.name.startswith("results_")] or files
+    return frozenset(hashlib.sha256(one.read_bytes()).hexdigest() for one in kept)
 
 
 def _refuse_other_questions(baseline: Path, path: Path, reading: ImportOptions, tolerated: float) -> None:
