@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,7 @@ _UNRELATED = (
 )
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
 _GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
-_LONG, _IN_ALL = 200, 50_000  # characters of a long answer, and of so many: another build writes some word differently
+_LONG, _IN_ALL = 100, 50_000  # characters of a long answer, and of so many: another build writes some word differently
 
 
 def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[str, Any]) -> Judgement:
@@ -49,10 +50,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     importers.check_options(["stratum" if name == "strata" else name for name in known], used)
     rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
     base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
-    same: dict[str, str] = {}
-    for side, (_, path) in zip(sides, named, strict=True) if not options.get("allow_identical") else ():
-        if text := _sameness(base, side, (baseline, path)):
-            same[side.name] = text
+    same = {} if options.get("allow_identical") else _copies([base, *sides], [baseline, *(path for _, path in named)])
     if same and len(same) == len(sides):
         raise NotComparable(next(iter(same.values())))
     for _, path in named if reading.prompt is None and set(used) == {"table"} else ():
@@ -85,13 +83,19 @@ def _related(one: StratumNumbers) -> StratumNumbers:
     return one
 
 
-def _sameness(base: Outcomes, side: Outcomes, paths: tuple[Path, Path]) -> str:
-    """Say in what a candidate is the baseline, if it is: files, or its scores and answers (scores may be equal)."""
-    one, other = map(_contents, paths)
-    what, how = ("", "byte for byte") if one and one == other else next(_repeated(base, side), ("", ""))
-    text = f"{side.sources.get(what, paths[1:])[0]}: the results of {side.name}{what and f' for {what}'} are the "
-    text += f"baseline's ({paths[0]}), {how}, so there is nothing to compare: give the candidate's own"
-    return how and f"{text}, or --allow-identical for an A/A comparison"
+def _copies(sides: Sequence[Outcomes], paths: Sequence[Path]) -> dict[str, str]:
+    """Return the candidates that are another side, and why: its files, or scores and answers (scores may be equal)."""
+    contents, found = [*map(_contents, paths)], dict[str, str]()
+    for at, side in enumerate(sides[1:], start=1):
+        first = contents.index(contents[at]) % at  # the side with these files, or else the baseline
+        same = [("", "byte for byte")] if contents[first] == contents[at] else _repeated(sides[0], side)
+        for what, how in itertools.islice(same, 1):
+            text = (
+                f"{side.sources.get(what, (paths[at],))[0]}: the results of {side.name}{what and f' for {what}'} are "
+            )
+            text += f"{'the ' * (not first)}{sides[first].name}'s ({paths[first]}), {how}, so there is nothing to "
+            found[side.name] = f"{text}compare: give the candidate's own, or --allow-identical for an A/A comparison"
+    return found
 
 
 def _repeated(base: Outcomes, side: Outcomes) -> Iterator[tuple[str, str]]:

@@ -571,6 +571,20 @@ def test_one_task_of_the_baselines_is_refused(tmp_path, capsys, what):
         assert compared(base, side, "--stratum", "t") == (0 if fits else 4)
 
 
+def test_two_candidates_are_not_one_file(tmp_path, capsys):
+    """The path of one given for the other as well: the other was never read. Two runs of one build may agree."""
+    rows = [f"{at},{int(at > 0)},said {at}" for at in range(200)]
+    base = csv_of(tmp_path / "base.csv", "item,score,response", rows)
+    one = csv_of(tmp_path / "one.csv", "item,score,response", [rows[0].replace("said", "wrote"), *rows[1:]])
+    again = csv_of(tmp_path / "again.csv", "item,score,response", [rows[0].replace("said", "wrote"), *rows[:0:-1]])
+    words = ["--candidate", f"nf4={one}", "--json"]
+    assert compared(base, one, *words) == 4
+    (reason,) = json.loads(capsys.readouterr().out)["candidates"][1]["reasons"]
+    assert f"the results of nf4 are c's ({one}), byte for byte" in reason
+    assert compared(base, one, *words, "--allow-identical") == 0
+    assert compared(base, again, *words) == 0
+
+
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/samples.jsonl"])
 def test_a_path_that_is_not_there(tmp_path, path):
     """Usage, naming the path."""

@@ -37,9 +37,8 @@ _READERS: dict[Format, _Reader] = {
     "table": _Reader("plain tables", _TABLE, load_table),
 }
 _KNOWN = (
-    "lm_eval samples (a directory with samples_*.jsonl or .json), Inspect logs (.eval, .json), results of NeMo "
-    "Evaluator (eval-*.json with results.jsonl), details of lighteval (details_*.parquet), or a table (.csv, .tsv, "
-    ".jsonl, .parquet)"
+    "lm_eval samples (a directory with samples_*.jsonl or .json), Inspect logs (.eval, .json), NeMo Evaluator's (eval-"
+    "*.json with results.jsonl), lighteval's details (details_*.parquet), or a table (.csv, .tsv, .jsonl, .parquet)"
 )
 
 

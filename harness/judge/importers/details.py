@@ -77,8 +77,7 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
             mean = math.fsum(scores) / len(scores) if len(scores) == expected else math.nan
             rows.said[f"{task}/{item}"] = {(str(said), False) for one in repeats if (said := one.get("model_response"))}
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
-        rows.measure[task], config = "reward", inner(bundle, "config")
-        rows.sources[task] = str(file), ""
+        rows.measure[task], rows.sources[task], config = "reward", (str(file), ""), inner(bundle, "config")
         rows.settings |= {f"{key} of {task}": str(config.get(key)) for key in _ASKED_BY_NEL if config}
     return rows.outcomes(name)
 

@@ -87,8 +87,7 @@ def less_is_better(metric: str) -> bool:
 
 def best_metric(task: str, known: Sequence[str], preferred: Sequence[str], source: Path) -> str:
     """Return the first preferred of the scores of a task, or its only one. Raises UsageError if neither is there."""
-    found = [one for one in preferred if one in known] or known
-    if found is known and len(known) != 1:
+    if len(found := [one for one in preferred if one in known] or known) != 1 and found is known:
         listed = ", ".join(known) or "none"
         raise UsageError(f"{source}: which metric is the score? Give --metric '{task}=NAME', one of {listed}")
     return found[0]
