@@ -303,10 +303,18 @@ UNDECIDED += [
     "({0}) one\n({1}) two",
     "Option {0} is wrong",
 ]
-UNDECIDED += "{0}. No, {1}|{0}, no, {1}|{0}. Wait, {1}|{0} \u2014 no, it's {1}|{0}. Sorry, the answer is {1}".split("|")
-UNDECIDED += "{0} - {1}|{0} \u2192 {1}|{0} -> {1}|{0} {1}|{0}\n{1}|{0}) {1})|{0} vs {1}|{0} and/or {1}|{0}? No.".split(
-    "|"
-)
+UNDECIDED += ["{0}. No, {1}", "{0}, no, {1}", "{0}. Wait, {1}", "{0} — no, it's {1}", "{0}. Sorry, the answer is {1}"]
+UNDECIDED += [
+    "{0} - {1}",
+    "{0} → {1}",
+    "{0} -> {1}",
+    "{0} {1}",
+    "{0}\n{1}",
+    "{0}) {1})",
+    "{0} vs {1}",
+    "{0} and/or {1}",
+    "{0}? No.",
+]
 DECIDED = [
     "{0}. {1}. coli",
     "{0}: {1} vitamins",
