@@ -24,8 +24,8 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 
 
 def only_number(text: str, target: str) -> float:
-    """Score 1 where the answer names the target number and no other."""
-    return float(set(numbers(text)) == {only_value(target)})
+    """Score 1 where the answer names the target number, not as a bound, and no other."""
+    return float({*numbers(text)} == {decided(text.casefold())} == {only_value(target)})
 
 
 def near_number(text: str, target: str, tolerance: float = 0, language: str = "") -> float:
