@@ -32,6 +32,9 @@ QUESTIONS = 4
 VOWELS, CONSONANTS = "aeiou", "bdfgklmnprstvz"
 MADE_WORD = re.compile(rf"\b(?:[{CONSONANTS}][{VOWELS}]){{3}}\b")
 """Words as `_word` makes them: those in an answer count as the list's, whose text no scorer has."""
+_NO_KEY = r"(?<!key )(?<!key [\"'`*])(?<!key: )(?<!key: [\"'`])\b{}\b(?!\W{{0,3}}(?:[:=\u2192]|->| is\b))"
+VALUE = re.compile(_NO_KEY.format(r"[\da-f]{8}-[\da-f-]{3,30}+"))
+"""Identifiers that an answer gives as a value, not as the key (`the key "..." is ...`, `"...": ...`)."""
 PEOPLE_FACTS = {
     "was born in the city of": (
         "Lisbon",
@@ -103,7 +106,7 @@ def score_words(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """
     right = {*doc["targets"]}
     like = [values for values in PEOPLE_FACTS.values() if doc["target"] in values]
-    others = MADE_WORD.findall(results[0].casefold()) if "common" in doc else like[0] if like else ()
+    others = (MADE_WORD if "common" in doc else VALUE).findall(results[0].casefold()) if not like else like[0]
     said = named(results[0], [*right, *(one for one in others if one not in right)])
     return {"exact_match": float(said == right), "found": len(said & right) / len(right)}
 

@@ -27,6 +27,7 @@ DEPTHS = ("start", "middle", "end")
 ABSENT, IF_ABSENT = "not listed", "if the answer is not in the "
 KEYS = tuple((Path(__file__).parent / "keys.txt").read_text(encoding="utf-8").split())
 LENGTHS = (1, *range(3, len(KEYS) - 2))
+DENIED = re.compile(rf"\b(?:{ABSENT}|not (?:mentioned )?in the (?:list|text)|wrong|can(?:no|')t be)\b|\?\s+no\b")
 LIST_INTRO = (
     f'Some special numbers are listed below. Answer the question about them; {IF_ABSENT}list, reply "{ABSENT}".'
 )
@@ -72,8 +73,7 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     if doc["answer"] == "absent":
         repeated = IF_ABSENT in said  # the instruction, which says what an abstention says
         return {"exact_match": 0.0 if repeated else abstained(results[0])}
-    denied = re.search(rf"\b(?:{ABSENT}|not (?:mentioned )?in the (?:list|text))\b", said)
-    return {"exact_match": 0.0 if denied else only_number(results[0], doc["target"])}
+    return {"exact_match": 0.0 if DENIED.search(said) else only_number(results[0], doc["target"])}
 
 
 def _check_keys(want: Wanted) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 
-from harness.suite.toolkit.scoring import says_number
+from harness.suite.toolkit.scoring import near_number
 from harness.suite.toolkit.seeded import TRIES, SeededRandom, unseen
 from harness.suite.toolkit.strata import cells, draw_plan, sample_documents, wanted, with_cue
 
@@ -58,8 +58,8 @@ def additions(**metadata: Any) -> dict[str, datasets.Dataset]:
 
 
 def score_addition(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Score 1 where the last number of the answer is the sum."""
-    return {"exact_match": says_number(results[0], doc["target"])}
+    """Score 1 where the number that the answer states is the sum."""
+    return {"exact_match": near_number(results[0], doc["target"])}
 
 
 def groups(**metadata: Any) -> dict[str, datasets.Dataset]:

@@ -42,6 +42,7 @@ def test_only_number_allows_no_other():
     assert scoring.only_number("The special number is 3740. Yes, 3740.", "3740") == 1.0
     assert scoring.only_number("3740 or 1114", "3740") == 0.0
     assert scoring.only_number("not listed", "3740") == 0.0
+    assert scoring.only_number("more than 3740", "3740") == 0.0
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,14 @@ def test_ways_to_say_that_it_is_absent(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "The special number for saffron is 1114.", "not 1114, it is not listed", "I like saffron."]
+    "text",
+    [
+        "",
+        "The special number for saffron is 1114.",
+        "not 1114, it is not listed",
+        "I like saffron.",
+        "It is not silver.",
+    ],
 )
 def test_ways_not_to(text):
     """An empty answer, a number, or talk is no abstention."""

@@ -303,11 +303,26 @@ UNDECIDED += [
     "({0}) one\n({1}) two",
     "Option {0} is wrong",
 ]
+UNDECIDED += ["{0}. No, {1}", "{0}, no, {1}", "{0}. Wait, {1}", "{0} — no, it's {1}", "{0}. Sorry, the answer is {1}"]
+UNDECIDED += [
+    "{0} - {1}",
+    "{0} → {1}",
+    "{0} -> {1}",
+    "{0} {1}",
+    "{0}\n{1}",
+    "{0}) {1})",
+    "{0} vs {1}",
+    "{0} and/or {1}",
+    "{0}? No.",
+]
 DECIDED = [
     "{0}. {1}. coli",
     "{0}: {1} vitamins",
     "{0}. A Tale",
     "{0}. I think",
+    "{0}. No",
+    "{0} - Paris",
+    "{0}. No one did, I think",
     "{0}, I think",
     "{0} (not {1})",
     "{0} {0} {0}",

@@ -181,7 +181,7 @@ def test_a_call_that_is_cut_has_a_class(name):
     """Wherever the token limit cuts it: right is the first call alone, whole; where no tool fits, hardly a mark."""
     text, target = FORMATS[name], [{"name": ALARM[0], "arguments": ALARM[1]}]
     unseen = [text[:at] for at in range(len(text)) if not failure(text[:at], TOOLS, [])]
-    assert unseen[-1].strip("<[|T") in {"", "```json\n", "I will.\n", "set_alarm", "functions", "python_tag|>"}
+    assert unseen[-1].strip("<[|T") in {"", "```json\n", "I will.\n", "set_", "functions", "python_tag|>"}
     for at in range(len(text)):
         if not failure(text[:at], TOOLS, target):
             assert "tea" in text[:at]
@@ -224,6 +224,35 @@ def test_a_long_answer_is_read_in_no_time(junk):
         ('<invoke name="set_alarm"><parameter name="hour">7</parameter></invoke>', 0.0),
         ("<function_calls>", 0.0),
         ("The tool set_alarm (for alarms) does not fit.", 1.0),
+        ("The tools are: set_alarm, start_timer. I would need another: none fits.", 1.0),
+        ('The tools are "set_alarm" and "start_timer", and neither fits.', 1.0),
+        ("- set_alarm: sets alarms\n- start_timer: starts timers\n\nNone fits.", 1.0),
+        *(
+            (form.replace("NAME", "set_alarm").replace("ARGS", A), 0.0)
+            for form in (
+                '{"NAME": ARGS}',
+                '{"method": "NAME", "params": ARGS}',
+                '{"call": "NAME", "hour": 7}',
+                '["NAME"]',
+                '{"tool_uses": [{"recipient_name": "functions.NAME", "parameters": ARGS}]}',
+                "NAME()",
+                "NAME(7, tea)",
+                "name: NAME\narguments:\n  hour: 7",
+                "NAME:\n  hour: 7",
+                "NAME: ARGS",
+                "NAME\nInput: ARGS",
+                "`NAME`",
+                "Action: NAME",
+                "The tool call is: NAME",
+                "I call NAME with ARGS.",
+                "| NAME | ARGS |",
+                "NAME --hour 7",
+                "/NAME hour=7",
+                "<NAME><hour>7</hour></NAME>",
+                '<tool name="NAME">ARGS</tool>',
+                "`NAME`(hour: 7)",
+            )
+        ),
     ],
 )
 def test_where_no_tool_fits_a_call_in_any_format_is_wrong_and_so_is_silence(text, right):

@@ -4,6 +4,7 @@ import functools
 import html
 import itertools
 import re
+import tomllib
 import unicodedata
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation, localcontext
@@ -22,16 +23,18 @@ _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
 _CURRENCY = r"[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20aa\u20ab\u20b4\u20a6\u0e3f\u20ba\u20b1]"
 _BARE = r"-?[^\s{}]{1,60}"
 # LaTeX and words, in the order of the table, to the plain signs that `_NUMBER` reads.
-_TABLE = Path(__file__).with_name("numerals.tsv").read_text("utf-8").replace("CURRENCY", _CURRENCY)
+_FOLDER = Path(__file__).parent
+_TABLE = _FOLDER.joinpath("numerals.tsv").read_text("utf-8").replace("CURRENCY", _CURRENCY)
 _ROWS = re.findall(r"^([^\t\n]*)\t(.+)$", _TABLE.replace("BARE", _BARE), re.MULTILINE)
 _STEPS = [(re.compile(pattern, re.IGNORECASE | re.MULTILINE), to.replace("␣", " ")) for to, pattern in _ROWS]
-_NUMBER = re.compile(Path(__file__).with_name("number.txt").read_text("utf-8"), re.VERBOSE)
+RE = {name: re.compile(one) for name, one in tomllib.loads(_FOLDER.joinpath("stated.toml").read_text("utf-8")).items()}
+_NUMBER = re.compile(_FOLDER.joinpath("number.txt").read_text("utf-8"), re.VERBOSE)
 
 
 class _Found(NamedTuple):
+    value: Decimal | None  # None: a mark of digits that is no number, such as a version
     start: int
     end: int
-    value: Decimal | None  # None: a mark of digits that is no number, such as a version
     whole: bool  # written with digits alone
 
 
@@ -44,8 +47,21 @@ def _ascii_digits(text: str) -> str:
 
 def numbers(text: str, language: str = "") -> list[Decimal]:
     """The numbers in a text in their order; its language (BCP 47), or else English, decides what `1,234` is."""
-    plain = _plainer(text)
-    return [value for value in _joined(list(_found(plain, language)), plain) if value is not None]
+    return [value for value, *_ in _placed(_plainer(text), language)]
+
+
+def decided(text: str, language: str = "", before: str = "", *, last: bool = False) -> Decimal | None:
+    """The first number of a text, or the last; none for a bound, a part of a sum and one of two, also with `before`."""
+    lead = _plainer(before)
+    found = _placed(plain := lead + _plainer(text), language)
+    at = len(found) - 1 if last else sum(one.start < len(lead) for one in found)
+    if not 0 <= at < len(found) or RE["beyond"].match(plain, found[at].end):
+        return None
+    marks = [b.start < a.end or RE["beside"].match(plain, a.end) for a, b in itertools.pairwise(found)]
+    first = next((low for low in range(at, 0, -1) if not marks[low - 1]), 0)
+    end = next((high for high in range(at, len(marks)) if not marks[high]), len(marks))
+    alone = len({one.value for one in found[first : end + 1]}) == 1
+    return found[at].value if alone and not RE["bound"].search(plain[: found[at].start][-60:]) else None
 
 
 def listed(text: str) -> set[int]:
@@ -97,7 +113,7 @@ def _found(text: str, language: str) -> Iterator[_Found]:
         if len(values) == 1:
             values = [_scaled(values[0], match["e"] or match["ten"], match["power"])]
         for value in values:
-            yield _Found(match.start(), match.end(), value, whole)
+            yield _Found(value, match.start(), match.end(), whole)
 
 
 def _values(core: str, language: str) -> list[Decimal | None]:
@@ -154,7 +170,11 @@ def _scaled(value: Decimal | None, ten: str | None, power: str | None) -> Decima
         return raised.copy_negate() if raised is not None and value.is_signed() else raised
 
 
-def _joined(found: list[_Found], text: str) -> Iterator[Decimal | None]:
+def _placed(text: str, language: str) -> list[_Found]:
+    return [one for one in _joined(list(_found(text, language)), text) if one.value is not None]
+
+
+def _joined(found: list[_Found], text: str) -> Iterator[_Found]:
     """Put fractions (`1/2`) and mixed numbers (`1 1/2`) together; a date (`1/2/2024`) is no number."""
     between = [text[one.end : other.start] for one, other in itertools.pairwise(found)] + ["", ""]
     at = 0
@@ -167,11 +187,12 @@ def _joined(found: list[_Found], text: str) -> Iterator[Decimal | None]:
         part = _fraction(found[at + 1], found[at + 2]) if mixed else None
         if part is not None and 0 < part < 1 and found[at + 2].whole and one.value is not None:
             with localcontext(prec=_LARGEST):
-                yield one.value - part if text[one.start] == "-" else one.value + part
+                value = one.value - part if text[one.start] == "-" else one.value + part
+            yield one._replace(value=value, end=found[at + 2].end)
             at += 3
             continue
         if run <= 2:  # noqa: PLR2004 - a fraction has two parts
-            yield one.value if run == 1 else _fraction(one, found[at + 1])
+            yield one if run == 1 else one._replace(value=_fraction(one, found[at + 1]), end=found[at + 1].end)
         at += run
 
 

@@ -15,24 +15,17 @@ from decimal import Decimal
 from pathlib import Path
 
 from harness.suite.toolkit.datafiles import read_text
-from harness.suite.toolkit.numerals import numbers, only_value
+from harness.suite.toolkit.numerals import RE, decided, numbers, only_value
 
-_ANNOUNCED = re.compile(r"answer(?: is)?[*_\"'`\s]{0,5}[:\uff1a]")  # **Answer**: 5, {"answer": 5}, the answer is: 5
 SECONDS, WAITS = 5.0, 20  # the longest that one answer may keep a scorer busy, and how many times that it may wait
 _ABSENT = re.compile(read_text(Path(__file__).with_name("absent.txt")), re.VERBOSE)
-_BEGUN = re.compile(read_text(Path(__file__).with_name("stated.txt")), re.VERBOSE)
 # Thai, Lao, Burmese, Khmer, kana, Han
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 def only_number(text: str, target: str) -> float:
-    """Score 1 where the answer names the target number and no other."""
-    return float(set(numbers(text)) == {only_value(target)})
-
-
-def says_number(text: str, target: str) -> float:
-    """Score 1 where the last number of the answer is the target: what stands before is the way to it."""
-    return float(numbers(text)[-1:] == [only_value(target)])
+    """Score 1 where the answer names the target number, not as a bound, and no other."""
+    return float({*numbers(text)} == {decided(text.casefold())} == {only_value(target)})
 
 
 def near_number(text: str, target: str, tolerance: float = 0, language: str = "") -> float:
@@ -42,15 +35,18 @@ def near_number(text: str, target: str, tolerance: float = 0, language: str = ""
 
 
 def stated_number(text: str, language: str = "") -> Decimal | None:
-    r"""The number after the last "Answer:", of an equation its result; else in the last ``\boxed{}``, else the last."""
-    *before, rest = _ANNOUNCED.split(text.casefold())
-    if not before:
-        _, mark, rest = rest.rpartition("\\boxed{")
-        if not mark or not numbers(rest, language):
-            return next(iter(numbers(text, language)[-1:]), None)
-    if begun := _BEGUN.match(rest):
-        rest = "" if begun["either"] else rest[begun.end() :]
-    return next(iter(numbers(f":{rest}", language)), None)
+    r"""The number after the last "Answer:", of an equation its result; else in the last ``\boxed{}``, else the last.
+
+    A correction counts. None for a bound (`>5`), a sum that is not worked out, and one of two (`5 or 6`).
+    """
+    *told, rest = RE["announced"].split(text.casefold())
+    before, boxed, within = ("", "", "") if told else rest.rpartition("\\boxed{")
+    if not told and not (boxed and numbers(within, language)):
+        return decided(rest, language, last=True)
+    rest = RE["retracted"].split(within if boxed else rest)[-1]
+    if begun := RE["equation"].match(rest):
+        rest = rest[begun.end() :]
+    return decided(rest if boxed else f":{rest}", language, before)
 
 
 def abstained(text: str) -> float:
