@@ -38,6 +38,10 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     importers.check_options(["stratum" if name == "strata" else name for name in known], used)
     rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
     base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
+    for side in sides:  # which answers are right may be known of one side alone
+        own, theirs = joined(base, side)
+        np.maximum.at(chance := base.chance.copy(), own, side.chance[theirs])
+        base = dataclasses.replace(base, chance=chance)
     if not options.get("allow_identical"):
         _refuse_same([base, *sides], [baseline, *(path for _, path in named)])
     for _, path in named if reading.prompt is None and set(used) == {"table"} else ():
