@@ -50,6 +50,10 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     importers.check_options(["stratum" if name == "strata" else name for name in known], used)
     rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
     base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
+    for side in (one for one in sides if one.chance.any()):  # which answers are right may be known of one side alone
+        own, theirs = joined(base, side)
+        np.maximum.at(chance := base.chance.copy(), own, side.chance[theirs])
+        base = replace(base, chance=chance)
     same = {} if options.get("allow_identical") else _copies([base, *sides], [baseline, *(path for _, path in named)])
     if same and len(same) == len(sides):
         raise NotComparable(next(iter(same.values())))

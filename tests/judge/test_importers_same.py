@@ -191,6 +191,19 @@ def test_the_right_answers_of_a_table_say_what_guessing_scores(tmp_path, suffix)
         assert compared(side("good", right, [1] * 800), side("better", right, [0, *[1] * 799]), *words) == 0
 
 
+@pytest.mark.parametrize("known", [(True, True), (True, False), (False, True)])
+def test_one_side_that_knows_the_right_answers_is_enough(tmp_path, known):
+    """Two sides that guess among four letters have no signal, whichever table says what is right."""
+
+    def side(name, told, scores):
+        rows = [f"{at},{score}" + f",{'ABCD'[at % 4]}" * told for at, score in enumerate(scores)]
+        return csv_of(tmp_path / f"{name}.csv", "item,score" + ",gold" * told, rows)
+
+    guesses = [int(at // 4 % 4 == 0) for at in range(2000)]
+    sides = side("a", known[0], guesses), side("b", known[1], [0, 0, 0, 0, *guesses[4:]])
+    assert compared(*sides) == 3
+
+
 def _pair_of_tables(folder: Path, kind: str) -> list[str]:
     """Write two tables that quantcliff can pair, and return the paths."""
     random, n = np.random.default_rng(8), 6_000

@@ -69,16 +69,13 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     def numbers(column: str) -> NDArray[np.float64]:
         return columns[column].rows(as_score, np.float64, lambda row: f"{path}: row {row + 1}: item {items[row]!r}")
 
-    rows = Rows(str(path), options, items, numbers(score), slices=Labels.constant("all", len(items)))
+    slices = columns[options.slice].labels() if options.slice else Labels.constant("all", len(items))
+    rows = Rows(str(path), options, items, numbers(score), slices=slices)
     rows.levels = {axis: columns[one].labels() for axis, one in zip(options.axes, options.strata, strict=True)}
     if options.prompt:
         rows.prints = columns[options.prompt].rows(lambda one: fingerprint(as_level(one)), np.uint64, str)
-    if options.slice:
-        rows.slices = columns[options.slice].labels()
-    if options.cluster:
-        rows.clusters = columns[options.cluster].labels()
-    if options.weight:
-        rows.weights = numbers(options.weight)
+    rows.clusters = columns[options.cluster].labels() if options.cluster else None
+    rows.weights = numbers(options.weight) if options.weight else None
     if right and options.chance is None:
         rows.chances = _guesses(rows.slices, columns[right[0]].labels())
     rows.said = partial(_answers, path, options)
@@ -232,8 +229,7 @@ def _from_arrow(column: Any, *, coded: bool) -> _Column:
     if types.is_integer(kind) or types.is_temporal(kind) or types.is_null(kind) or types.is_binary(kind):
         column = column.cast("string")
     elif types.is_decimal(kind):  # exactly, without zeros at the end
-        column = compute.replace_substring_regex(column.cast("string"), r"(\.\d*?)0+$", r"\1")
-        column = compute.replace_substring_regex(column, r"\.$", "")
+        column = compute.replace_substring_regex(column.cast("string"), r"\.0*$|(\.\d*?[1-9])0+$", r"\1")
     if not coded or types.is_nested(kind):
         return _Column(column.to_pylist())
     found = column.combine_chunks().dictionary_encode("encode")
