@@ -148,8 +148,10 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> Non
     """
     from harness import report as reports
     from harness.judge import judging
+    from harness.judge.gate import rehearsed
     from harness.report import run_evidence
     from harness.store import erasing
+    from harness.store.files import read_json
     from harness.store.whole import load_run
 
     if not items and not clusters:
@@ -159,8 +161,11 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> Non
     if not (run.path / "comparisons.json").is_file():
         return
     try:
-        record = load_run(run)
-        judgement = judging.judge(record, allow_identical=True)
+        record, told = load_run(run), read_json(run.path / "verdict.json")
+        # As it was judged: an identical candidate, and a rehearsal, pass again only if they were accepted.
+        judged = all(one["verdict"] != "not_judged" for one in told["candidates"])
+        judgement = judging.judge(record, allow_identical=judged)
+        judgement = judgement if judged else rehearsed(judgement)
     except QuantcliffError as error:
         gone = ", ".join(path.name for path in reports.remove(run.path))
         click.echo(f"deleted, as the run cannot be judged again: {gone} ({error})")
@@ -196,26 +201,25 @@ def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: P
             left_out.append(path)
     if not found.rows("SELECT 1 FROM runs"):
         raise UsageError("there is no finished run: give directories that `quantcliff run` made, or --db FILE")
-    compared = changes.since(found, since)
-    others = {} if since else changes.others(found, [name for name, _ in named])
-    known = [one for one in (compared, *others.values()) if one is not None]
-    regressed = sum(len(one.regressed) for one in known)
+    names = changes.newest(found, [name for name, _ in named])
+    told = {name: changes.since(found, since, name) for name in (names[-1:] if since else names)}
+    compared, known = told[names[-1]], [one for one in told.values() if one is not None]
     pen = Pen(shared.make_console(no_color=flags["no_color"]), rest="listed in history.md")
     blocks = reversed(sections.blocks(found, compared))  # the most important last, where a terminal ends
     for section in (one for _, shown in blocks for one in shown):
         pen.section(section)
     pen.console.print()
-    said = [text for name, one in (*others.items(), (None, compared)) for text in sections.headline(found, one, name)]
+    said = [text for name, one in told.items() for text in sections.headline(found, one, name)]
     for sentence in said:
         pen.console.print(pen.text(sentence))
-    for written in sections.write(output, found, compared, said, regressed) if output is not None else ():
+    for written in sections.write(output, found, told, said) if output is not None else ():
         click.echo(written)
     if not flags["fail_on_regression"]:
         return ExitCode.PASS
     if compared is None:
-        text = "there is no earlier run of this config to compare with: name one with --since"
-        click.echo(f"quantcliff: {text}", err=True)
+        click.echo("quantcliff: no earlier run of this config to compare with: name one with --since", err=True)
     missing = compared is None or left_out or any(one.left_out for one in known)
+    regressed = any(one.regressed for one in known)
     return ExitCode.FAIL if regressed else ExitCode.NOT_COMPARABLE if missing else ExitCode.PASS
 
 

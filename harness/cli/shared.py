@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -180,14 +179,14 @@ def judge_run(
 ) -> int:
     """Compare, gate and report a finished run, and return its exit code. track: see `harness.report.trackers`."""
     from harness import report
-    from harness.judge import judging
+    from harness.judge import gate, judging
     from harness.report import run_evidence
     from harness.store.whole import load_run
 
     record = load_run(run)
     judgement = judging.judge(record, overrides, allow_identical=options.allow_identical)
     code = options.exit_code(judgement.exit_code, rehearsal=record.experiment.execution.rehearsal is not None)
-    judgement = replace(judgement, exit_code=int(code))  # in every file, and to whoever reads what is printed
+    judgement = judgement if code == judgement.exit_code else gate.rehearsed(judgement)
     evidence = run_evidence.evidence(record, judgement)
     if write and not overrides:  # a verdict under another policy is not the run's own
         judging.write(run, judgement)

@@ -87,15 +87,16 @@ def steps(history: History) -> list[sqlite3.Row]:
     return history.rows(f"{query} ORDER BY run DESC")
 
 
-def others(history: History, given: Iterable[str]) -> dict[str, Since | None]:
-    """Compare the newest given run of each config but the newest run's with the run before it, by the run's name."""
-    found = history.rows(_SQL["others"], json.dumps([*given]))
-    return {row["name"]: since(history, after=row["run"]) for row in found}
+def newest(history: History, given: Iterable[str]) -> list[str]:
+    """Return the newest given run of each config, by its name, the newest last; of no given ones, the newest of all."""
+    found = history.rows(_SQL["newest"], json.dumps([*given])) or steps(history)[:1]
+    return [row["name"] for row in found]
 
 
-def since(history: History, name: str | None = None, after: int | None = None) -> Since | None:
-    """Compare a run (the newest) with an earlier one, by default its config's; None without one. Raises UsageError."""
-    newest, *earlier = (row for row in steps(history) if after is None or row["run"] <= after)
+def since(history: History, name: str | None = None, own: str | None = None) -> Since | None:
+    """Compare run `own` (the newest) with an earlier one, by default its config's; None if none. Raises UsageError."""
+    rows = steps(history)
+    newest, *earlier = rows[next((at for at, row in enumerate(rows) if row["name"] == own), 0) :]
     known = {row["name"]: row["run"] for row in reversed(earlier)}
     if name is not None and name not in known:
         raise UsageError(f"--since {name}: is not an earlier run; there are {', '.join(known) or 'none'}")

@@ -1,4 +1,4 @@
--- The queries of changes.py. ?1 is the earlier run, ?2 the newer one; in `others` ?1 are names of runs.
+-- The queries of changes.py. ?1 is the earlier run, ?2 the newer one; in `newest` ?1 are names of runs.
 
 -- name: pairs
 SELECT n.candidate, n.slice, n.stratum, max(o.gating, n.gating) AS gating, n.margin, o.verdict AS before,
@@ -23,7 +23,13 @@ SELECT DISTINCT slice || '/' || stratum FROM strata o WHERE run = ?1 AND gating 
   (SELECT 1 FROM strata n WHERE n.run = ?2 AND n.slice = o.slice AND n.stratum = o.stratum AND n.items = o.items)
   UNION ALL SELECT candidate FROM candidates WHERE run = ?1 AND candidate NOT IN
   (SELECT candidate FROM strata WHERE run = ?2)
-  UNION SELECT candidate FROM candidates WHERE run = ?2 AND verdict = 'not_judged'
+  UNION SELECT candidate FROM candidates WHERE run IN (?1, ?2) AND verdict = 'not_judged'
+  UNION SELECT slice || '/' || stratum || printf(' (%d items unanswered, then %d)', n.unanswered, o.unanswered)
+  FROM strata o JOIN strata n USING (candidate, slice, stratum, items) WHERE o.run = ?1 AND n.run = ?2
+  AND (o.gating OR n.gating) AND n.unanswered > o.unanswered + max(1, 0.01 * n.items_planned)
+  UNION SELECT substr(key, 15) || ' (taken away since)' FROM facts o WHERE run = ?1 AND NOT EXISTS
+  (SELECT 1 FROM facts n WHERE n.run = ?2 AND n.key = o.key)
+  AND (key = 'config.policy.pooled_margin' OR key GLOB 'config.policy.quantities.*')
   UNION SELECT candidate || ' ' || slice || '/' || stratum || ' ' || kind || ' (it has no tolerance now)'
   FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind) WHERE o.run = ?1 AND n.run = ?2
   AND o.tolerance IS NOT NULL AND n.tolerance IS NULL
@@ -38,15 +44,17 @@ SELECT slice || '/' || stratum || iif(n.gating, printf(' (margin %.4g, then %.4g
     WHERE e.gating AND e.run < ?1 AND (e.candidate, e.slice, e.stratum) = (n.candidate, n.slice, n.stratum)))
   UNION SELECT slice || '/' || stratum || ' ' || kind || printf(' (tolerance %.4g %%, then %.4g %%)', 100 * n.tolerance,
   100 * o.tolerance) FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind)
-  WHERE o.run = ?1 AND n.run = ?2 AND n.tolerance > o.tolerance;
+  WHERE o.run = ?1 AND n.run = ?2 AND n.tolerance > o.tolerance
+  UNION SELECT substr(key, 15) || printf(' (%s, then %s)', n.value, o.value) FROM facts o JOIN facts n USING (key)
+  WHERE o.run = ?1 AND n.run = ?2 AND n.value + 0 > o.value + 0 AND (key = 'config.policy.pooled_margin'
+  OR key GLOB 'config.policy.quantities.*' OR key GLOB 'config.policy.latency.*');
 
 -- name: words
 SELECT candidate FROM candidates o JOIN candidates n USING (candidate)
   WHERE o.run = ?1 AND n.run = ?2 AND o.verdict = 'pass' AND n.verdict = 'fail';
 
--- name: others
-SELECT max(run) AS run, name FROM runs WHERE name IN (SELECT value FROM json_each(?1)) AND
-  experiment != (SELECT experiment FROM runs ORDER BY run DESC LIMIT 1) GROUP BY experiment ORDER BY run;
+-- name: newest
+SELECT max(run) AS run, name FROM runs WHERE name IN (SELECT value FROM json_each(?1)) GROUP BY experiment ORDER BY run;
 
 -- name: facts
 SELECT key, max(CASE run WHEN ?1 THEN value ELSE '' END) AS before,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError, UsageError
-from harness.judge import judging
+from harness.judge import gate, judging
 from harness.judge.summaries import TailRate
 from harness.judge.verdicts import FIGURES, Judgement
 from harness.records import digest
@@ -66,9 +66,9 @@ class History:
         if known:
             raise UsageError(f"{directory.path}: another run is called {name!r}: name this one with NAME=DIR")
         run = load_run(directory)
-        judgement = judging.judge(run)
+        judgement, made_up = judging.judge(run), run.experiment.execution.rehearsal is not None
         with self._explained(), self._db:
-            self._insert(name, digest(read_json(manifest)), run, judgement)
+            self._insert(name, digest(read_json(manifest)), run, gate.rehearsed(judgement) if made_up else judgement)
 
     def _fill(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         found = list(rows)

@@ -201,10 +201,11 @@ def blocks(history: History, since: Since | None) -> list[tuple[Block, list[Sect
     return [(Block(key, title, lambda *_: (), {}, absent=absent), [one] if one else []) for key, title, one in shown]
 
 
-def write(folder: Path, history: History, since: Since | None, said: list[str], regressed: int) -> list[Path]:
-    """Write files and step summary; return the paths. said: by `headline`; regressed: how many. Raises StoreError."""
-    shown = blocks(history, since)
-    (newest,) = history.rows("SELECT *, (SELECT count(*) FROM runs) AS count FROM runs ORDER BY run DESC LIMIT 1")
+def write(folder: Path, history: History, told: dict[str, Since | None], said: list[str]) -> list[Path]:
+    """Write the files on the last run of `told`, and the step summary; return their paths. Raises StoreError."""
+    name, since = [*told.items()][-1]
+    shown, regressed = blocks(history, since), sum(len(one.regressed) for one in told.values() if one)
+    (newest,) = history.rows("SELECT *, (SELECT count(*) FROM runs) AS count FROM runs WHERE name = ?", name)
     text = MarkdownPage(LIMIT)
     text.add("## quantcliff: history\n")
     text.listed([f"- {markdown(one)}" for one in said], len(said))

@@ -75,6 +75,14 @@ def judge(  # noqa: PLR0913 - what reports show passes through
     )
 
 
+def rehearsed(judgement: Judgement) -> Judgement:
+    """Withdraw the passes of a run whose answers were made up, if they would make it pass."""
+    why = "a rehearsal, which measures no model"
+    own = tuple(replace(one, verdict="not_judged", reasons=(why, *one.reasons)) for one in judgement.candidates)
+    withdrawn = replace(judgement, verdict="not_judged", exit_code=int(ExitCode.NOT_COMPARABLE), candidates=own)
+    return withdrawn if judgement.exit_code == ExitCode.PASS else judgement
+
+
 def _gravest(words: Sequence[Verdict]) -> Verdict:
     """Return the gravest word, `pass` only if there is nothing else; nothing judged is `not_judged`."""
     return next((word for word in _GRAVITY if word in words), "pass") if words else "not_judged"

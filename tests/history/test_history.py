@@ -233,6 +233,51 @@ def test_exit_codes_are_for_those_who_ask(database: Path, runs: Path, tmp_path: 
     assert call("history", later, "--db", copy, "--since", "build-9", "--fail-on-regression") == ExitCode.NOT_COMPARABLE
 
 
+def test_the_exit_code_is_of_the_run_that_is_given(database: Path, runs: Path, tmp_path: Path) -> None:
+    """The job of an earlier run, given again after another job's run was added, ends as it did; so does its badge."""
+    copy = shutil.copy(database, tmp_path / "copy.sqlite")
+    assert call("history", f"again={runs / 'build-12'}", "--db", copy, "--fail-on-regression") == ExitCode.PASS
+    flags = "--db", copy, "--output", tmp_path, "--fail-on-regression"
+    assert call("history", runs / "build-12", *flags) == ExitCode.FAIL
+    assert json.loads((tmp_path / "badge.json").read_text())["message"] == "fail, 1 regressed"
+    assert call("history", runs / "build-10", *flags, "--since", "build-11") == ExitCode.USAGE  # which came later
+
+
+def test_what_was_not_seen_then_is_no_pass_now(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A candidate not judged then, items that go unanswered now, and a promise that is taken away or widened."""
+    copy = tmp_path / "copy.sqlite"
+
+    def call_after(*statements: str) -> tuple[int, str]:
+        shutil.copy(database, copy)
+        with sqlite3.connect(copy) as file:
+            for table in ("runs", "strata", "candidates", "tail_rates", "answers", "facts"):
+                file.execute(f"DELETE FROM {table} WHERE run > 2")  # noqa: S608 - names of our own
+            for one in statements:
+                file.execute(one)
+        code = call("history", "--db", copy, "--fail-on-regression")
+        return code, " ".join(capsys.readouterr().out.split())
+
+    assert call_after()[0] == ExitCode.PASS
+    crashed = [
+        "DELETE FROM strata WHERE (run, candidate) = (1, 'int8')",
+        "DELETE FROM answers WHERE (run, variant) = (1, 'int8')",
+        "UPDATE candidates SET verdict = 'not_judged' WHERE (run, candidate) = (1, 'int8')",
+    ]
+    code, said = call_after(*crashed)
+    assert (code, "with other items: int8." in said) == (ExitCode.NOT_COMPARABLE, True)
+    for count, right in ((1, ExitCode.PASS), (2, ExitCode.NOT_COMPARABLE)):
+        left = "UPDATE strata SET unanswered = {} WHERE run = 2 AND stratum = '{}'"
+        code, said = call_after(left.format(count, SAME))
+        assert (code, f"{SAME} (2 items unanswered, then 0)" in said) == (right, count == 2)
+    held = "INSERT INTO facts VALUES ({}, 'config.policy.pooled_margin', '{}')"
+    code, said = call_after(held.format(1, 0.01))
+    assert (code, "pooled_margin (taken away since)" in said) == (ExitCode.NOT_COMPARABLE, True)
+    code, said = call_after(held.format(1, 0.01), held.format(2, 0.1))
+    assert (code, "than in build-9: pooled_margin (0.1, then 0.01)." in said) == (ExitCode.PASS, True)
+
+
 def test_a_newest_run_that_is_not_finished_is_no_pass(runs: Path, tmp_path: Path) -> None:
     """It is left out with a message, and the runs before it are not compared in its place."""
     for number in (9, 10):

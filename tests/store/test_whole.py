@@ -471,7 +471,35 @@ def test_a_rehearsal_does_not_end_in_0(finished: Path, command: str, capsys: pyt
     for flags, code in (((), ExitCode.NOT_COMPARABLE), (("--rehearsal-ok",), ExitCode.PASS)):
         capsys.readouterr()
         assert call(command, finished, "--margin", "0.5", "--json", *flags) == code
-        assert json.loads(capsys.readouterr().out)["exit_code"] == code  # nor does what a program reads say so
+        told = json.loads(capsys.readouterr().out)  # nor does what a program reads say so
+        passed = code == ExitCode.PASS
+        words = {told["verdict"], *(one["verdict"] for one in told["candidates"])}
+        assert (told["exit_code"], words) == (code, {"pass" if passed else "not_judged"})
+
+
+def green(run: Path) -> bool:
+    """Whether a run's report and its JUnit file say that it passed: both do, or none does."""
+    junit = (run / "junit.xml").read_text(encoding="utf-8").splitlines()[1]
+    found = {(run / "report.md").read_text(encoding="utf-8").startswith("## ✔"), ' failures="0" errors="0"' in junit}
+    assert len(found) == 1
+    return found.pop()
+
+
+def test_no_file_on_a_rehearsal_says_pass(tmp_path: Path, tiny_llama: Path) -> None:
+    """Neither report nor badge does, nor the reports that are written again when an item is erased."""
+    path = config(tmp_path, tiny_llama, execution={"device": "cpu", "rehearsal": {}})
+    assert call("run", path, "--output", tmp_path / "run", "--quiet") == ExitCode.NOT_COMPARABLE
+    (run,) = (path.parent for path in tmp_path.rglob("verdict.json"))
+    item = RunDir(run).items()[0].id
+    for _ in range(2):
+        assert not green(run)
+        assert "<strong>Yes:" not in (run / "report.html").read_text(encoding="utf-8")
+        assert call("erase", run, "--item", item) == ExitCode.PASS
+    assert call("history", run, "--output", tmp_path) == ExitCode.PASS
+    assert json.loads((tmp_path / "badge.json").read_text())["message"] == "not judged"
+    assert call("compare", run, "--quiet", "--rehearsal-ok") == ExitCode.PASS
+    assert call("erase", run, "--item", item) == ExitCode.PASS
+    assert green(run)
 
 
 @pytest.mark.parametrize(
@@ -526,6 +554,17 @@ def test_a_candidate_that_is_the_baseline_is_refused(tmp_path: Path, changes: di
     assert (nf4.verdict == "not_judged" and not nf4.strata and "is the baseline itself" in nf4.reasons[0]) == refused
     assert call("history", run) == ExitCode.PASS
     assert call("gate", run, "--quiet", "--allow-identical") != ExitCode.NOT_COMPARABLE
+
+
+def test_reports_on_an_erased_run_hold_the_baseline_to_be_a_candidate_only_if_they_did(tmp_path: Path) -> None:
+    """A candidate that was not judged, as it is the baseline, does not pass because an item was erased."""
+    run = Path(shutil.copytree(RESULTS / "demo-cpu", tmp_path / "run"))
+    as_baseline(run, answers=True)
+    item = RunDir(run).items()[0].id
+    for flags, passed in (((), False), (("--allow-identical",), True)):
+        assert (call("compare", run, "--quiet", *flags) == ExitCode.PASS) == passed
+        assert call("erase", run, "--item", item) == ExitCode.PASS
+        assert green(run) == passed
 
 
 def test_a_run_of_which_no_candidate_is_left_is_refused(tmp_path: Path) -> None:
