@@ -56,8 +56,7 @@ def _refuse_same(sides: Sequence[Outcomes], paths: Sequence[Path]) -> None:
     contents = [*map(_contents, paths)]
     for at, side in enumerate(sides[1:], start=1):
         first = contents.index(contents[at]) % at  # the side with these files, or else the baseline
-        found = [("", "byte for byte")] if contents[first] == contents[at] else _repeated(sides[0], side)
-        for what, how in found:
+        for what, how in [("", "byte for byte")] if contents[first] == contents[at] else _repeated(sides[0], side):
             text = (
                 f"{side.sources.get(what, (paths[at],))[0]}: the results of {side.name}{what and f' for {what}'} are "
             )
