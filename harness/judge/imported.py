@@ -50,7 +50,8 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     importers.check_options(["stratum" if name == "strata" else name for name in known], used)
     rules = Rules.from_flags(**{key: options[key] for key in ("margin", "alpha") if options[key] is not None})
     base, *sides = [importers.load(path, reading, name) for name, path in (("baseline", baseline), *named)]
-    for side in (one for one in sides if one.chance.any()):  # which answers are right may be known of one side alone
+    for side in [one for one in sides if one.chance.max(initial=0.0) > base.chance.min(initial=1.0)]:
+        # Which answers are right may be known of one side alone.
         own, theirs = joined(base, side)
         np.maximum.at(chance := base.chance.copy(), own, side.chance[theirs])
         base = replace(base, chance=chance)

@@ -238,8 +238,7 @@ def joined(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Position
 def _recoded(labels: Labels, known: Labels) -> NDArray[np.int64]:
     """Return a column's codes in the codes of another column, -1 if that has no such name."""
     position = {name: code for code, name in enumerate(known.names)}
-    table = np.array([position.get(name, -1) for name in labels.names], np.int64)
-    return np.asarray(table[labels.codes])
+    return np.asarray(np.array([position.get(name, -1) for name in labels.names], np.int64)[labels.codes])
 
 
 def _check_places(baseline: Outcomes, candidate: Outcomes, pairs: Pairs) -> None:
@@ -322,6 +321,5 @@ class Columns:
         """Return some of the rows, these very columns if all are wanted."""
         if not isinstance(rows, slice) and rows.dtype == bool and rows.all():
             return self
-        columns = map(self.__getattribute__, self.__slots__)
-        cut: list[Any] = [None if column is None else column[rows] for column in columns]
+        cut: list[Any] = [None if one is None else one[rows] for one in map(self.__getattribute__, self.__slots__)]
         return Columns(*cut)

@@ -77,6 +77,23 @@ def test_a_task_of_which_half_is_there_is_refused(tmp_path, write, spoil, code):
     assert compared(*sides) == code
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".zip", ".part"])
+@pytest.mark.parametrize("write", [_lm_eval, _inspect, _nel, _lighteval])
+def test_a_task_that_is_packed_on_both_sides_is_refused(tmp_path, write, suffix):
+    """No summary is there that names it; packed beside what is read it does not matter."""
+    sides = _sides(tmp_path, write)
+    for one in sides:
+        for file in [*one.rglob("results_*.json"), *one.glob("bad/eval-*.json")]:
+            file.unlink()
+        for file in [*one.rglob("*_bad_*"), *one.glob("bad/*")]:
+            shutil.copy(file, f"{file}{suffix}")
+    if write is not _nel:
+        assert compared(*sides) == 1
+    for file in [one for side in sides for one in side.rglob(f"*{suffix}")]:
+        file.with_suffix("").unlink()
+    assert compared(*sides) == 4
+
+
 @pytest.mark.parametrize(("write", "place"), [(_inspect, ""), (_nel, ""), (_lighteval, "details/m")])
 def test_a_folder_behind_a_link_is_read(tmp_path, write, place):
     """Results in a cache, with a link to their folder; a link to what is read already gives nothing twice."""

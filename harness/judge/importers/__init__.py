@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from harness.errors import NotComparable, QuantcliffError, UsageError, one_line
+from harness.errors import NotComparable, UsageError, one_line
 from harness.judge.importers.details import detail_files, load_lighteval, load_nel, nel_bundles
 from harness.judge.importers.inspect import is_log, load_inspect, log_files
-from harness.judge.importers.json_text import first_object, parsed
+from harness.judge.importers.json_text import below, first_object, parsed
 from harness.judge.importers.lm_eval import is_sample, load_lm_eval, sample_files
 from harness.judge.importers.rows import ImportOptions
 from harness.judge.importers.tables import SUFFIXES, load_table
@@ -28,14 +28,14 @@ class _Reader(NamedTuple):
 
 _COMMON = ("stratum", "cluster", "chance")
 _TABLE = ("item", "score", "stratum", "cluster", "slice", "prompt", "weight", "chance", "repeats")
-_LM_EVAL = (*_COMMON, "metric", "filter", "repeats")
 _READERS: dict[Format, _Reader] = {
-    "lm_eval": _Reader("lm_eval samples", _LM_EVAL, load_lm_eval),
+    "lm_eval": _Reader("lm_eval samples", (*_COMMON, "metric", "filter", "repeats"), load_lm_eval),
     "inspect": _Reader("Inspect logs", (*_COMMON, "metric"), load_inspect),
     "nel": _Reader("results of NeMo Evaluator", _COMMON, load_nel),
     "lighteval": _Reader("details of lighteval", (*_COMMON, "metric"), load_lighteval),
     "table": _Reader("plain tables", _TABLE, load_table),
 }
+_PACKED, _READ = {".gz", ".zst", ".xz", ".bz2", ".zip", ".part", ".tmp"}, {".eval", ".json", *SUFFIXES}
 _KNOWN = (
     "lm_eval samples (a directory with samples_*.jsonl or .json), Inspect logs (.eval, .json), NeMo Evaluator's (eval-"
     "*.json with results.jsonl), lighteval's details (details_*.parquet), or a table (.csv, .tsv, .jsonl, .parquet)"
@@ -48,23 +48,24 @@ def load(path: Path, options: ImportOptions | None = None, name: str | None = No
     if options.chance is not None and not 0.0 <= options.chance < 1.0:
         raise UsageError(f"chance={options.chance:g} is not a proportion in [0, 1)")
     try:
-        return _READERS[format_of(path, options)].load(path, options, name or path.stem or str(path))
-    except QuantcliffError:
-        raise
+        found = _READERS[format_of(path, options)].load(path, options, name or path.stem or str(path))
+        for one in below(path, "*") if path.is_dir() else ():
+            if one.suffix in _PACKED and Path(one.stem).suffix in _READ and not one.with_suffix("").exists():
+                raise NotComparable(f"{one}: is packed or half written, and would not count: unpack or remove it")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
         text = "holds values of another type than its format has, or was cut or changed"
         raise NotComparable(f"{path}: {text} ({one_line(error)}): give what the tool wrote") from error
+    return found
 
 
 def check_options(given: Sequence[str], formats: Sequence[Format]) -> None:
     """Refuse options that none of the inputs can use. given: names, without dashes. Raises UsageError."""
     found = [_READERS[one] for one in sorted(set(formats))]
-    for option in given:
-        if not any(option in one.options for one in found):
-            inputs = " and ".join(f"{one.shown} (which take --{', --'.join(one.options)})" for one in found)
-            raise UsageError(f"--{option} does not apply to {inputs}")
+    for option in [name for name in given if not any(name in one.options for one in found)]:
+        inputs = " and ".join(f"{one.shown} (which take --{', --'.join(one.options)})" for one in found)
+        raise UsageError(f"--{option} does not apply to {inputs}")
 
 
 def format_of(path: Path, options: ImportOptions | None = None) -> Format:
