@@ -67,7 +67,7 @@ def compare(
     if (output := flags.pop("output")) is not None and RunDir(output).exists():
         raise UsageError(f"--output {output}: already contains a quantcliff run; give another directory")
     if output is not None and (output / "verdict.json").is_file():  # of an earlier comparison: these may be refused
-        reports.remove(output, ("verdict.json", "comparisons.json"))
+        reports.remove(output)
     judgement = judge_imported(baseline, candidates, {**flags, "allow_identical": options.allow_identical})
     evidence = Evidence(name="comparison", path=str(output or ""), provenance=judgement.provenance)
     if output is not None:

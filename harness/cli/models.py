@@ -86,10 +86,7 @@ def _search_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def _localized(
     run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, bits: int | None, *, again: bool
 ) -> tuple[RunRecord, Judgement, dict[str, Any]]:
-    """Search, or go on with a search that was stopped. again: also if one of this share was done.
-
-    bits: refuse a candidate whose method cannot keep single modules at so many.
-    """
+    """Search, or go on with a stopped search. again: also if this share was done. bits: that must be possible."""
     from harness.damage import commands
     from harness.judge import judging
     from harness.run.identity import check_files

@@ -71,8 +71,9 @@ def _execute(experiment: Experiment, source: str, output: Path, part: Any, optio
     directory = RunDir(output / experiment.name)
     trackers.check(experiment.track)
     worker_process.start_early(experiment)
-    made = _plan(experiment, source, directory, options)
-    runner.run(made, directory, part or Shard(), shared.progress(options), command=shared.command_line())
+    with shared.no_stale_reports(directory):
+        made = _plan(experiment, source, directory, options)
+        runner.run(made, directory, part or Shard(), shared.progress(options), command=shared.command_line())
     if part is None:
         return shared.judge_run(directory, options, track=experiment.track)
     missing = missing_shards(directory)

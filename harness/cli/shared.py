@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from harness.errors import ConfigError, ExitCode, Problem
+from harness.errors import ConfigError, ExitCode, Problem, QuantcliffError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,10 +87,7 @@ _FLAGS = {
 
 
 def output_options(*, trust: bool = False, code: bool = False, printed: bool = True) -> Decorator:
-    """Add the flags of a command that prints a result; it gets them as one `options`.
-
-    trust: whether it judges a run. code: whether it may execute model-generated code. printed: whether it prints.
-    """
+    """Add a command's flags as one `options`. trust: it judges a run. code: it may execute code. printed: it prints."""
     names = ["allow_code_execution"] * code + ["allow_identical", "rehearsal_ok"] * trust
     names += ["as_json", "quiet", "no_color"] * printed
     flags = [click.option(*_FLAGS[name][:-1], name, is_flag=True, help=_FLAGS[name][-1]) for name in names]
@@ -174,6 +172,27 @@ def find_config(config: str) -> Path:
     raise ConfigError(config, [Problem("", f"there is no such file. Shipped configs: {names}")])
 
 
+@contextlib.contextmanager
+def no_stale_reports(run: RunDir) -> Iterator[None]:
+    """If work on a run fails, and its record cannot be judged, delete its verdict and reports: they may say pass."""
+    try:
+        yield
+    except QuantcliffError as error:
+        from harness import report  # late: most commands do not fail
+        from harness.judge import judging
+        from harness.store.rundir import SCHEMA
+        from harness.store.whole import load_run
+
+        try:  # unless it is of another version, which can judge it
+            if (run.exists() or (run.path / "manifest.json").is_file()) and run.plan().get("schema", 0) in (0, SCHEMA):
+                judging.judge(load_run(run), allow_identical=True)
+        except QuantcliffError:
+            with contextlib.suppress(QuantcliffError):  # of a folder that is for reading alone
+                if report.remove(run.path):
+                    error.args = (f"{error} (its earlier verdict and reports were deleted)",)
+        raise
+
+
 def judge_run(
     run: RunDir, options: OutputOptions, overrides: Any = None, *, write: bool = True, track: Any = None
 ) -> int:
@@ -183,8 +202,9 @@ def judge_run(
     from harness.report import run_evidence
     from harness.store.whole import load_run
 
-    record = load_run(run)
-    judgement = judging.judge(record, overrides, allow_identical=options.allow_identical)
+    with no_stale_reports(run) if write and not overrides else contextlib.nullcontext():
+        record = load_run(run)
+        judgement = judging.judge(record, overrides, allow_identical=options.allow_identical)
     code = options.exit_code(judgement.exit_code, rehearsal=record.experiment.execution.rehearsal is not None)
     judgement = judgement if code == judgement.exit_code else gate.rehearsed(judgement)
     evidence = run_evidence.evidence(record, judgement)

@@ -44,10 +44,7 @@ class _AgainError(Exception):
 
 
 class Client:
-    """A bounded number of requests in flight to one server; the key is in no error and no log.
-
-    gone: says why the server can never answer again (the process of a managed one has ended), empty while it may.
-    """
+    """Bounded requests to one server; the key is in no error or log. gone: why it can never answer, or empty."""
 
     def __init__(
         self,

@@ -79,7 +79,7 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     choices = data.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise ValueError(f"an answer without choices: {str(dict(data))[:200]}")
-    choice = choices[0]
+    choice = next((one for one in choices if isinstance(one, dict) and one.get("index") == 0), choices[0])
     message = choice.get("message")
     holder, name = (message, "content") if isinstance(message, dict) else (choice, "text")
     content = holder.get(name)

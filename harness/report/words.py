@@ -117,10 +117,7 @@ def short_name(stratum: str) -> str:
 
 
 def readable(stratum: str) -> str:
-    """Name a stratum as people read it: ``retrieval among 12 keys, answer present``; one without axes as it is.
-
-    Of one with its slice, ``code/lines=2``, the slice follows in brackets.
-    """
+    """Name a stratum as people read it: ``retrieval among 12 keys``; its slice, if it has one, follows in brackets."""
     before, slash, rest = stratum.partition("/")
     if slash and "=" in rest and "=" not in before:
         return f"{readable(rest)} ({before})"

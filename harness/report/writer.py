@@ -23,14 +23,11 @@ from harness.store.files import atomic_write, explained
 _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 _LONGEST = 2000
 _OLD = "report-flips.json"  # answers that earlier versions wrote next to the page
+_REPORTS = ("report.md", "report.html", "junit.xml", _OLD, "model-index-*.yaml", "tail_events.csv", "comparisons.*")
 
 
 def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]:
-    """Write every report file into `run_dir` and append to GitHub's step summary if there is one.
-
-    Gives the files written in the run directory. A file is replaced whole or not at all. Raises StoreError if one
-    cannot be written; the step summary comes last.
-    """
+    """Write every report file whole, then GitHub's step summary; give the files of the run. Raises StoreError."""
     from harness.report.html import html_report  # late: `--help` and the terminal need not wait for the templates
 
     files: dict[str, str | bytes] = {
@@ -52,10 +49,9 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     return [run_dir / name for name in files]
 
 
-def remove(run_dir: Path, more: tuple[str, ...] = ()) -> list[Path]:
-    """Remove the report files that show questions and answers, and `more`; give their paths. Raises StoreError."""
-    paths = (run_dir / name for name in ("report.md", "report.html", "junit.xml", _OLD, *more))
-    gone = [path for path in paths if path.is_file()]
+def remove(run_dir: Path) -> list[Path]:
+    """Remove a verdict and its reports, which do not hold any more; give their paths. Raises StoreError."""
+    gone = [path for name in (*_REPORTS, "verdict.json") for path in sorted(run_dir.glob(name)) if path.is_file()]
     for path in gone:
         _forget(path)
     return gone

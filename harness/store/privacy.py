@@ -67,10 +67,7 @@ class TextPolicy:
 
     @contextlib.contextmanager
     def log(self, path: Path) -> Iterator[Path]:
-        """Return the file that a worker is to log to, and leave at `path` what may stay of it.
-
-        Unless texts are kept it is outside the run, and stays there if the worker died, so that one can look up why.
-        """
+        """Give a worker's log file: outside the run unless texts are kept, and left there if the worker died."""
         if self.mode == "full" and not self.erased:
             yield path
             return

@@ -47,10 +47,7 @@ class RunRecord:
 
 
 def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
-    """Read a run directory as far as it is, each file once. Raises StoreError, naming the file, and the line if any.
-
-    whole: refuse a file that ends in the middle of a line, which a run in progress may have.
-    """
+    """Read a run as far as it is, each file once. whole: refuse a file that ends within a line. Raises StoreError."""
     plan = directory.plan()
     experiment = recorded_experiment(directory, plan)
     names, parts, sealed = variant_names(experiment), Shard.all(plan["shards"]), bool(plan.get("schema", 0))

@@ -30,10 +30,7 @@ def planned_tokens(items: Iterable[Item], samples: int) -> int:
 
 
 def split_units(units: Sequence[Unit], count: int, samples: int) -> list[int]:
-    """Return each unit's shard, from 1: the heaviest units first, each to the shard with the least work.
-
-    Shards wait for each other between looks, so each look is balanced by itself.
-    """
+    """Return each unit's shard, from 1: heaviest first, to the shard with the least work; each look by itself."""
     shard_of, whole = [0] * len(units), [0] * count
     for look in sorted({unit.look for unit in units}):
         load = [0] * count

@@ -181,6 +181,15 @@ def test_a_server_that_never_says_length_cuts_all_the_same() -> None:
                 assert {one.finish for one in made.answer(items, GREEDY)} == {"length" if cut else "eos"}
 
 
+def test_of_several_choices_the_first_by_its_index_is_the_answer() -> None:
+    """As of a stream: a server that gives more than were asked may list them in any order."""
+    others = [{"index": at, "text": " of another draw", "finish_reason": "stop"} for at in (2, 1)]
+    items = texts(2)
+    with served(answers(items)) as stub, engine(stub) as made:
+        stub.spoil = lambda data: data | {"choices": [*others, *data["choices"]]}
+        assert [one.text for one in made.answer(items, GREEDY)] == [" the answer is 0", " the answer is 1"]
+
+
 def test_an_error_beside_an_answer_is_no_answer() -> None:
     """HTTP 200 whose body holds an error and an empty choice: asked again, and then incomplete, never scored."""
     with pytest.raises(Incomplete, match=r"HTTP 200 with upstream failed"):

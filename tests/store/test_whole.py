@@ -452,6 +452,41 @@ def test_erasing_from_a_run_that_cannot_be_judged_removes_its_reports(
     assert "deleted, as the run cannot be judged again: report.md, report.html, junit.xml" in capsys.readouterr().out
 
 
+REPORTS = {"verdict.json", "comparisons.json", "comparisons.csv", "comparisons.parquet", "report.md", "junit.xml"}
+
+
+@pytest.mark.parametrize("command", ["compare", "report", "run"])
+def test_a_verdict_does_not_outlive_the_record_it_was_made_of(
+    tiny_llama: Path, finished: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a CI reads says pass no longer once a command ends in 4 on a damaged run; records stay."""
+    run = Path(shutil.copytree(finished, tmp_path / "trial"))
+    edit(answers(run), r'"score":0\.0', '"score":1.0')
+    records = {path: path.read_bytes() for path in run.glob("*/*.jsonl")}
+    words = ("run", config(tmp_path, tiny_llama), "--output", tmp_path, "--shard", "1/2")
+    assert call("gate", run, "--quiet") == ExitCode.NOT_COMPARABLE
+    assert {path.name for path in run.iterdir()} >= REPORTS  # `gate` changes no file
+    assert call(*(words if command == "run" else (command, run)), "--quiet") == ExitCode.NOT_COMPARABLE
+    left = {path.name for path in run.iterdir()}
+    assert not left & REPORTS
+    assert not [name for name in left if name.startswith("model-index")]
+    assert "(its earlier verdict and reports were deleted)" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in records} == records
+
+
+def test_reports_stay_where_nothing_is_wrong_with_the_record(tiny_llama: Path, finished: Path, tmp_path: Path) -> None:
+    """A run refused for another config, a run of another version, a folder that holds no run."""
+    run = Path(shutil.copytree(finished, tmp_path / "trial"))
+    other = config(tmp_path, tiny_llama, seed=7)
+    assert call("run", other, "--output", tmp_path, "--shard", "1/2", "--quiet") == ExitCode.NOT_COMPARABLE
+    edit_json(run / "run.json", schema=3)
+    assert call("compare", run, "--quiet") == ExitCode.NOT_COMPARABLE
+    assert {path.name for path in run.iterdir()} >= REPORTS
+    (tmp_path / "junit.xml").write_text("of the project's own tests", encoding="utf-8")
+    assert call("report", tmp_path, "--quiet") == ExitCode.NOT_COMPARABLE
+    assert (tmp_path / "junit.xml").is_file()
+
+
 def test_a_trial_does_not_replace_the_verdict(run: Path) -> None:
     """`compare --margin` and `gate` show; `report` judges by the run's own policy and ignores an edited exit code."""
     before = {name: (run / name).read_bytes() for name in ("comparisons.json", "verdict.json", "report.md")}
