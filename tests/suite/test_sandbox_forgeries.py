@@ -90,6 +90,14 @@ TRICKS = {
         "for _ in range(3):\n  try: f(-1)\n  except BaseException: pass",
     ),
     "a test that is only defined": ("def f(x): return 0", "def test_f():\n    assert f(2) == 4"),
+    "an assertion in a thread": (
+        "def f(x): return 0",
+        "import threading\ndef t(): assert f(2) == 4\none = threading.Timer(0.1, t)\none.start()\nassert f(0) == 0",
+    ),
+    "a test class in another": (
+        "def f(x): return 0",
+        "class TestA:\n class TestB:\n  def test_b(self): assert f(2) == 4\nassert f(0) == 0",
+    ),
     "a test case that is only defined": (
         "def f(x): return 0",
         "import unittest\nclass F(unittest.TestCase):\n    def test_f(self): self.assertEqual(f(2), 4)",
@@ -120,6 +128,8 @@ def test_what_is_right_passes_in_the_same_shapes():
         "assert 3 in Box(3, 4) and 5 not in Box(3)",
         "assert 3 in row(3) and 4 not in row(3) and row(3) and not Row()",
         "assert list(map(f, [1, 2])) == [1, 4]",
+        "from threading import Thread\ndef t(): assert f(2) == 4\nmany = [Thread(target=t) for _ in range(9)]\n"
+        "for one in many: one.start()\nfor one in many: one.join()",
         "from math import *\nassert sqrt(f(3)) == 3 and isclose(f(1), 1)",
     )
     assert outcome(code, *tests).reason == ""

@@ -1,7 +1,6 @@
 """The sandbox's own side: one process holds the untrusted code, another the tests, and only values go between them.
 
-Each shuts itself away (`confine`) before it reads a line of anyone's code. The process with the tests calls, compares
-what comes back with its own operators, and alone holds the pipe on which a success is said. Standard library only.
+Each shuts itself away (`confine`) first. The process with the tests alone can say a success. Standard library only.
 """
 
 from __future__ import annotations
@@ -157,8 +156,8 @@ class _Tests:
             for number, code in enumerate([program["setup"], *program["tests"]]):
                 exec(compile(code, f"test {number}", "exec", dont_inherit=True), names)  # noqa: S102 - the tests
             _collected(names)
-            for thread in threading.enumerate():
-                thread.daemon or thread is threading.main_thread() or thread.join()
+            for one in {one for one in threading.enumerate() if not one.daemon} - {threading.main_thread()}:
+                one.join()
         except Gone:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever ends a test is a failed test

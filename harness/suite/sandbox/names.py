@@ -77,10 +77,7 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
 
 
 def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
-    """Whether there is an assertion that can be false, a `raise`, or the name of a function that asserts.
-
-    own: names that the tests define; they say nothing by themselves (`failures`, `main`).
-    """
+    """Whether there is an assertion that can be false, a `raise`, or the name, not of their `own`, of what asserts."""
     left: list[ast.AST] = [node]
     while left:
         match one := left.pop():

@@ -1,7 +1,6 @@
 """Graders: whether an answer's text says what was asked for. Pure functions on text, each giving 0.0 or 1.0.
 
-An answer that takes a scorer too long or too deep scores 0, and the item says so (`scored`). The time limit is an alarm
-of the process, which interrupts regular expressions too; it needs the main thread, and elsewhere there is none.
+An answer that takes too long or too deep scores 0, and the item says so. The alarm needs the main thread.
 """
 
 import contextlib
