@@ -128,8 +128,7 @@ def test_what_is_right_passes_in_the_same_shapes():
         "assert 3 in Box(3, 4) and 5 not in Box(3)",
         "assert 3 in row(3) and 4 not in row(3) and row(3) and not Row()",
         "assert list(map(f, [1, 2])) == [1, 4]",
-        "from threading import Thread\ndef t(): assert f(2) == 4\nmany = [Thread(target=t) for _ in range(9)]\n"
-        "for one in many: one.start()\nfor one in many: one.join()",
+        "from threading import Thread\nmany = [Thread(target=f, args=(2,)) for _ in range(9)]\nfor one in many: one.start()",
         "from math import *\nassert sqrt(f(3)) == 3 and isclose(f(1), 1)",
     )
     assert outcome(code, *tests).reason == ""
