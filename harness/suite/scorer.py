@@ -93,10 +93,9 @@ class Scorer:
     """Scores answers as lm_eval does. Made from the items alone: neither hub nor generator is needed."""
 
     def __init__(self, items: Sequence[Item], *, allow_code: bool = False, thinking: Thinking = "auto") -> None:
-        """Take the items whose answers will come; their tasks are built when first needed.
+        """Take the items whose answers will come, and which blocks of an answer are not scored (`thinking`).
 
-        thinking: which blocks of an answer are not scored (`harness.suite.toolkit.thinking`). Raises UsageError where
-        scoring would run what a model wrote and `allow_code` does not say that it may.
+        Raises UsageError where scoring would run what a model wrote and `allow_code` does not say that it may.
         """
         refuse_code(items, allowed=allow_code)
         self._thinking = thinking

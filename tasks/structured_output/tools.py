@@ -8,6 +8,7 @@ cell, number). The prompt is the model's own chat template with ``tools=``; see 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import datasets
@@ -46,6 +47,11 @@ OBJECTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "message_thread": ("archived", (True, False)),
     "payment": ("currency", ("EUR", "USD", "SEK")),
 }
+DECLINES = re.compile(
+    r"(?i)\b(?:no|not|none|nothing|neither|nor|n/a|cannot|without|unable|unavailable|lacks?|sorry|unfortunately|missing)\b"
+    r"|n['\u2019]t\b|\?\s*\Z|\u6ca1|\u65e0|\u4e0d|\u7121|\u306a|\uc5c6|\b\u043d\u0435\u0442?\b"
+)
+"""What an answer says to which no tool fits: that, or a question. Anything else, as the request again, says nothing."""
 CHANNELS = ("mail", "sms", "none")
 NAMES = [f"{verb}_{thing}" for verb in VERBS for thing in OBJECTS]
 
@@ -62,12 +68,13 @@ def tool_ledger(**metadata: Any) -> dict[str, datasets.Dataset]:
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 for exactly the right calls; beside it, for each class of failure that can be, whether it is the one.
 
-    An empty answer, or one that ends in a loop, is wrong where no tool fits, too: it says nothing. Both are events.
+    An empty answer, one that ends in a loop, or one that does not decline is wrong where no tool fits: it says nothing.
     """
     target = json.loads(doc["target"])
     found = failure(results[0], json.loads(doc["tool_schemas"]), target)
     possible = [one for one in FAILURES if (one == "tool_uncalled_for") == (not target)]
-    right = not (found or empty(results[0]) or repetition(results[0]))
+    says = bool(target or DECLINES.search(results[0]))
+    right = says and not (found or empty(results[0]) or repetition(results[0]))
     return {"exact_match": float(right), **{one: float(one == found) for one in possible}}
 
 

@@ -90,6 +90,14 @@ TRICKS = {
         "for _ in range(3):\n  try: f(-1)\n  except BaseException: pass",
     ),
     "a test that is only defined": ("def f(x): return 0", "def test_f():\n    assert f(2) == 4"),
+    "an assertion in a thread": (
+        "def f(x): return 0",
+        "import threading\ndef t(): assert f(2) == 4\none = threading.Timer(0.1, t)\none.start()\nassert f(0) == 0",
+    ),
+    "a test class in another": (
+        "def f(x): return 0",
+        "class TestA:\n class TestB:\n  def test_b(self): assert f(2) == 4\nassert f(0) == 0",
+    ),
     "a test case that is only defined": (
         "def f(x): return 0",
         "import unittest\nclass F(unittest.TestCase):\n    def test_f(self): self.assertEqual(f(2), 4)",
@@ -120,6 +128,7 @@ def test_what_is_right_passes_in_the_same_shapes():
         "assert 3 in Box(3, 4) and 5 not in Box(3)",
         "assert 3 in row(3) and 4 not in row(3) and row(3) and not Row()",
         "assert list(map(f, [1, 2])) == [1, 4]",
+        "from threading import Thread\nmany = [Thread(target=f, args=(2,)) for _ in range(9)]\nfor one in many: one.start()",
         "from math import *\nassert sqrt(f(3)) == 3 and isclose(f(1), 1)",
     )
     assert outcome(code, *tests).reason == ""
@@ -216,6 +225,7 @@ def test_the_names_come_from_the_tests(tests, names):
         ("assert math.isclose(f(2), 4)", "math without defining it: import it in `setup`"),
         ("assert np.allclose(f(2), 4)", "np without"),
         ("assert abs(f(2) - sqrt(2)) < 1e-6", "sqrt without"),
+        ("assert same(f(2), 4)", "same without"),
         ("assert max([1, 2]) == 2", "every answer would pass"),
         ("def check(candidate): assert candidate(1) == 2", "every answer would pass"),
         ("def check():\n    assert f(1) == 2", "only define what nothing calls"),
@@ -245,6 +255,7 @@ def test_tests_that_leave_it_open_are_refused(tests, said):
         ("failures = [] if f(2) == 4 else [1]\nprint(failures)", "python"),
         ("try:\n    assert f(2) == 4\nexcept AssertionError:\n    print('FAIL')", "python"),
         ("try:\n    assert f(2) == 4\nexcept:\n    pass", "python"),
+        ("from contextlib import suppress\nwith suppress(AssertionError):\n    assert f(2) == 4", "python"),
         ("console.log(f(2) === 4 ? 'PASS' : 'FAIL')", "javascript"),
         ("f(2) === 4; // must not throw", "javascript"),
         ("const failed = f(2) !== 4; console.log(failed)", "javascript"),
@@ -347,6 +358,7 @@ def test_long_javascript_tests_are_read_in_time(text):
         "deepEqual(f(2), 4)",
         "equals(f(2), 4)",
         "isClose(f(2), 4)",
+        "same(f(2), 4)",
         "expect(f(2))",
         "expected(f, 2)",
     ],

@@ -111,6 +111,27 @@ def test_identifiers_are_looked_up(tokenizer):
         assert table[key] == doc["target"]
 
 
+def test_one_identifier_is_named_and_no_other_value(tokenizer):
+    """The key may be told again; another identifier as a value, whole or cut, leaves open which one is meant."""
+    score = module("long_context", "families").score_words
+    for doc in made("pairs", tokenizer, pairs=[20]):
+        key, right = re.search(r'key "([^"]+)"', doc["prompt"]).group(1), doc["target"]
+        table = json.loads(doc["prompt"].split("\n\n")[1])
+        wrong, other = next((value, own) for own, value in table.items() if own != key)
+        told = [f'The value of the key "{key}" is "{right}".', f'{{"{key}": "{right}"}}', f"{key} = {right}"]
+        for text in (right, f"**{right.upper()}**", f"{right}\n{right}", f"Key: {key}\nValue: {right}", *told):
+            assert score(doc, [text])["exact_match"] == 1.0, text
+        both = [
+            f"{right}, {wrong}",
+            f"{wrong}\n{right}",
+            f"{right} or {wrong[:12]}",
+            f"{right[:-1]}x",
+            json.dumps(table),
+        ]
+        for text in (wrong, key, *both, f'"{other}": "{wrong}",\n"{key}": "{right}"'):
+            assert score(doc, [text])["exact_match"] == 0.0, text
+
+
 def test_published_identifiers_are_read(shared_data):
     """From data_dir come the published pairs; a number of pairs that is not there is named when asked for."""
     found = docs("long_context", "pairs", items=5, data_dir=str(shared_data))

@@ -1,7 +1,6 @@
 """The sandbox's own side: one process holds the untrusted code, another the tests, and only values go between them.
 
-Each shuts itself away (`confine`) before it reads a line of anyone's code. The process with the tests calls, compares
-what comes back with its own operators, and alone holds the pipe on which a success is said. Standard library only.
+Each shuts itself away (`confine`) first. The process with the tests alone can say a success. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import json
 import os
 import random
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +122,7 @@ class _Tests:
 
     def __init__(self, told: dict[str, Any]) -> None:
         self.inbox, self.outbox, self.verdict = told["inbox"], told["outbox"], told["verdict"]
-        self.gone = False
+        self.gone, self.one_at_a_time = False, threading.Lock()  # tests may call from threads
         self.asked = False  # whether anything was asked of the code at all
         self.calls = 0  # those that may have changed an object; until the next one its content is asked for once
 
@@ -150,17 +150,22 @@ class _Tests:
             if isinstance(one, _Callable):
                 one._kept_class = name.lstrip("_")[:1].isupper()  # noqa: SLF001 - its own module
         names["__name__"] = "tests"
+        lost: list[Any] = []  # what a thread of the tests raised
+        threading.excepthook = lost.append
         try:
             for number, code in enumerate([program["setup"], *program["tests"]]):
                 exec(compile(code, f"test {number}", "exec", dont_inherit=True), names)  # noqa: S102 - the tests
             _collected(names)
+            for one in {one for one in threading.enumerate() if not one.daemon} - {threading.main_thread()}:
+                one.join()
         except Gone:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever ends a test is a failed test
             send(self.verdict, {"failed": "ended" if self.gone else type(error).__name__})
         else:  # a test may have swallowed the end of the code with a bare `except:`
             tested = self.asked or any(not isinstance(one, _Kept) for one in taken)
-            failed = "ended" if self.gone else "" if tested else "untested"
+            raised = lost[0].exc_type.__name__ if lost else ""
+            failed = "ended" if self.gone else raised or ("" if tested else "untested")
             send(self.verdict, {"failed": failed} if failed else {"passes": True})
 
     def _stand_in(self, value: dict[str, Any]) -> _Kept:
@@ -174,8 +179,9 @@ class _Tests:
         request["named"] = {name: encoded(one, _number) for name, one in named.items()}
         self.asked = True
         try:
-            send(self.outbox, request)
-            reply = receive(self.inbox)
+            with self.one_at_a_time:
+                send(self.outbox, request)
+                reply = receive(self.inbox)
         except (Gone, OSError):
             self.gone = True
             raise
@@ -202,6 +208,7 @@ def _collected(names: dict[str, Any]) -> None:
             if not found.wasSuccessful():
                 raise AssertionError(name)
         elif isinstance(one, type) and name.startswith("Test"):
+            _collected(dict(vars(one)))
             for method in [method for method in dir(one) if method.startswith("test")]:
                 _run_through(getattr(one(), method))
 

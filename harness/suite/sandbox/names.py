@@ -77,10 +77,7 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
 
 
 def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
-    """Whether there is an assertion that can be false, a `raise`, or the name of a function that asserts.
-
-    own: names that the tests define; they say nothing by themselves (`failures`, `main`).
-    """
+    """Whether there is an assertion that can be false, a `raise`, or the name, not of their `own`, of what asserts."""
     left: list[ast.AST] = [node]
     while left:
         match one := left.pop():
@@ -92,6 +89,8 @@ def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
                 if name in helpers or (name not in own and _RE["fails"].search(name)):
                     return True
         inner: list[ast.AST] = [*ast.iter_child_nodes(one)]
+        if isinstance(one, ast.With) and any(_RE["suppresses"].search(ast.unparse(each)) for each in one.items):
+            inner = []
         if isinstance(one, ast.Try):  # a handler that takes a failed assertion and goes on leaves nothing of the body
             takes = [each for each in one.handlers if not each.type or _RE["swallows"].search(ast.unparse(each.type))]
             if any(_can_fail(part, helpers, own) for each in takes for part in each.body):
@@ -131,7 +130,7 @@ def _free(source: str) -> tuple[list[str], set[str]]:
     ours |= {one for one in free if _RE["asserting"].match(one)}
     # What the standard library defines is a helper only next to other names: `sqrt` next to `f`, not `sqrt` alone.
     known = {name for module in _HELPERS for name in vars(importlib.import_module(module)) if not name.startswith("_")}
-    helpers = known.intersection(free)
+    helpers = {one for one in free if one in known or _RE["helper"].fullmatch(one)}
     return free, ours | helpers if len(helpers) < len(free) else ours
 
 

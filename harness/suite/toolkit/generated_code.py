@@ -1,8 +1,7 @@
 """From an answer to the program that it means: a fenced block, bare code in prose, or the rest of what was begun.
 
-As in the field: a continuation ends at the next top-level statement (Chen et al. 2021, arXiv:2107.03374), in JavaScript
-at the function's brace (HumanEval-X); instruction-tuned models answer in a Markdown fence, read as CommonMark has it.
-Code with a syntax error stays as it is: only prose is cut off. Nothing is run.
+A continuation ends at the next top-level statement (Chen et al. 2021, arXiv:2107.03374), in JavaScript at the
+function's brace (HumanEval-X); fences are read as in CommonMark. Code with a syntax error stays. Nothing is run.
 """
 
 import ast
@@ -44,9 +43,8 @@ class Asked:
 def program_of(answer: str, asked: Asked) -> str:
     """Give the program that an answer means.
 
-    In this order: the first fenced block that defines what was asked for, after those that only define helpers; all
-    blocks together; the bare answer without the prose around it; the beginning and what continues it, in a fence or up
-    to one; without a beginning, all fenced blocks, or the answer.
+    In this order: the first fenced block that defines what was asked for, after those that define helpers; all blocks;
+    the bare answer without prose; the beginning and what continues it; all fenced blocks, or the answer.
     """
     answer = split(answer)[0].replace("\r\n", "\n").lstrip("\ufeff")
     closed = _CLOSED.match(answer) if asked.begun else None  # the fence that the question opened, nothing in it

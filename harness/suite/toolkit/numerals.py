@@ -22,13 +22,12 @@ _RAISED = dict(zip("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079
 _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
 _CURRENCY = r"[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20aa\u20ab\u20b4\u20a6\u0e3f\u20ba\u20b1]"
 _BARE = r"-?[^\s{}]{1,60}"
-# LaTeX and words, in the order of the table, to the plain signs that `_NUMBER` reads.
+# LaTeX and words, in the order of the table, to the plain signs that `number` reads.
 _FOLDER = Path(__file__).parent
 _TABLE = _FOLDER.joinpath("numerals.tsv").read_text("utf-8").replace("CURRENCY", _CURRENCY)
 _ROWS = re.findall(r"^([^\t\n]*)\t(.+)$", _TABLE.replace("BARE", _BARE), re.MULTILINE)
 _STEPS = [(re.compile(pattern, re.IGNORECASE | re.MULTILINE), to.replace("␣", " ")) for to, pattern in _ROWS]
 RE = {name: re.compile(one) for name, one in tomllib.loads(_FOLDER.joinpath("stated.toml").read_text("utf-8")).items()}
-_NUMBER = re.compile(_FOLDER.joinpath("number.txt").read_text("utf-8"), re.VERBOSE)
 
 
 class _Found(NamedTuple):
@@ -47,13 +46,13 @@ def _ascii_digits(text: str) -> str:
 
 def numbers(text: str, language: str = "") -> list[Decimal]:
     """The numbers in a text in their order; its language (BCP 47), or else English, decides what `1,234` is."""
-    return [value for value, *_ in _placed(_plainer(text), language)]
+    return [one.value for one in _joined(_plainer(text), language) if one.value is not None]
 
 
 def decided(text: str, language: str = "", before: str = "", *, last: bool = False) -> Decimal | None:
     """The first number of a text, or the last; none for a bound, a part of a sum and one of two, also with `before`."""
-    lead = _plainer(before)
-    found = _placed(plain := lead + _plainer(text), language)
+    plain = (lead := _plainer(before)) + _plainer(text)
+    found = [one for one in _joined(plain, language) if one.value is not None]
     at = len(found) - 1 if last else sum(one.start < len(lead) for one in found)
     if not 0 <= at < len(found) or RE["beyond"].match(plain, found[at].end):
         return None
@@ -105,7 +104,7 @@ def _sign(sign: str) -> str:
 
 
 def _found(text: str, language: str) -> Iterator[_Found]:
-    for match in _NUMBER.finditer(text):
+    for match in RE["number"].finditer(text):
         values = _values(match["core"], language)
         whole = match["core"].isdigit() and match.end() == match.end("core")
         if match["sign"] == "-" and values[0] is not None:
@@ -170,12 +169,9 @@ def _scaled(value: Decimal | None, ten: str | None, power: str | None) -> Decima
         return raised.copy_negate() if raised is not None and value.is_signed() else raised
 
 
-def _placed(text: str, language: str) -> list[_Found]:
-    return [one for one in _joined(list(_found(text, language)), text) if one.value is not None]
-
-
-def _joined(found: list[_Found], text: str) -> Iterator[_Found]:
+def _joined(text: str, language: str) -> Iterator[_Found]:
     """Put fractions (`1/2`) and mixed numbers (`1 1/2`) together; a date (`1/2/2024`) is no number."""
+    found = list(_found(text, language))
     between = [text[one.end : other.start] for one, other in itertools.pairwise(found)] + ["", ""]
     at = 0
     while at < len(found):

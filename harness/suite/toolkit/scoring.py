@@ -1,7 +1,6 @@
 """Graders: whether an answer's text says what was asked for. Pure functions on text, each giving 0.0 or 1.0.
 
-An answer that takes a scorer too long or too deep scores 0, and the item says so (`scored`). The time limit is an alarm
-of the process, which interrupts regular expressions too; it needs the main thread, and elsewhere there is none.
+An answer that takes too long or too deep scores 0, and the item says so. The alarm needs the main thread.
 """
 
 import contextlib
@@ -12,13 +11,10 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from decimal import Decimal
-from pathlib import Path
 
-from harness.suite.toolkit.datafiles import read_text
 from harness.suite.toolkit.numerals import RE, decided, numbers, only_value
 
 SECONDS, WAITS = 5.0, 20  # the longest that one answer may keep a scorer busy, and how many times that it may wait
-_ABSENT = re.compile(read_text(Path(__file__).with_name("absent.txt")), re.VERBOSE)
 # Thai, Lao, Burmese, Khmer, kana, Han
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
@@ -51,7 +47,7 @@ def stated_number(text: str, language: str = "") -> Decimal | None:
 
 def abstained(text: str) -> float:
     """Score 1 where the answer says in English that what was asked for is not there, and names no number."""
-    return float(bool(_ABSENT.search(text.casefold().replace("\u2019", "'"))) and not re.search(r"\d", text))
+    return float(bool(RE["absent"].search(text.casefold().replace("\u2019", "'"))) and not re.search(r"\d", text))
 
 
 def plain(text: str) -> str:
@@ -78,14 +74,10 @@ def exactly_any(text: str, targets: Sequence[str]) -> float:
     return float(any(given == unicodedata.normalize("NFC", one).strip() for one in targets))
 
 
-_BEFORE = r"(?!(?:(?<=\d)|(?<=\d\.)|(?<=\d,(?=\d{3}(?!\d))))\d)"  # a first digit does not continue a number
-_BEHIND = r"(?<!\d(?=\d|\.\d|,\d{3}(?!\d)))"  # a last digit is not continued by one
-
-
 def contains_any(text: str, targets: Sequence[str]) -> float:
     """Score 1 where a target stands in the answer, whatever case, width and white space; not within a longer number."""
     given, *wanted = (" ".join(unicodedata.normalize("NFKC", one).casefold().split()) for one in (text, *targets))
-    return float(any(re.search(rf"{_BEFORE}{re.escape(one)}{_BEHIND}", given) for one in wanted))
+    return float(any(re.search(RE["before"].pattern + re.escape(one) + RE["behind"].pattern, given) for one in wanted))
 
 
 def matches_any(text: str, patterns: Sequence[str]) -> float:

@@ -1,7 +1,6 @@
 """Graders of structured answers: is it JSON, does it fit a schema, is it the value that was asked for.
 
-Schemas are JSON Schema, draft 2020-12 unless a schema names another, by the package jsonschema; references to other
-documents are never followed. An answer that is nested too deep, or takes too long, scores 0 with a note (`scored`).
+Schemas are JSON Schema, draft 2020-12 unless one names another; references to other documents are never followed.
 """
 
 import json

@@ -18,10 +18,7 @@ _BARE_FINAL = "assistantfinal"
 
 
 def split(text: str, thinking: Thinking = "auto", prompt: str = "") -> tuple[str, str]:
-    """The answer, and what was thought before it; a block that is not closed is thinking to its end.
-
-    prompt: what was asked, as the model read it: a template may have opened the block already.
-    """
+    """The answer, and what was thought before it, to the end if nothing closes it; the prompt may have opened it."""
     if thinking == "off":
         return text, ""
     if thinking == "auto" and (channels := _channels(text.lstrip())):

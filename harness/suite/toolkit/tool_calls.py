@@ -1,7 +1,4 @@
-"""Tool calls: read from an answer in the formats of the model families, and each failure put in exactly one class.
-
-docs/axes.md lists both. Marks that a tokenizer drops are not needed if the rest of the format says enough.
-"""
+"""Tool calls: read from an answer in the formats of the families, and each failure put in one class (docs/axes.md)."""
 
 import json
 import re
@@ -72,8 +69,7 @@ def _of_one_family(text: str, left: list[str]) -> list[ToolCall]:
 def with_api_calls(text: str, calls: Sequence[Mapping[str, str]], said: str) -> str:
     """Return an answer with the calls that a server parsed, in the form in which `tool_calls` reads them.
 
-    calls: each ``name`` and ``arguments``, the latter JSON in a text. said: the text without thoughts; a call that the
-    server left in it reaches nobody who uses the API, and counts as one that cannot be read.
+    said: the text without thoughts; a call that the server left in it counts as one that cannot be read.
     """
     if not calls and not tool_calls(said) and not _RE["attempts"].search(said):
         return text
@@ -161,8 +157,7 @@ def _calls_of(value: Any) -> Iterator[ToolCall]:
 def failure(text: str, tools: Listed, target: Listed) -> str:  # noqa: PLR0911 - one return per class
     """Return the class of an answer's failure, one of `FAILURES`; empty if it makes exactly the right calls.
 
-    tools: the offered ones, as in OpenAI's API. target: the right calls, each ``name`` and ``arguments``, in any order;
-    none if no tool fits. The class is the first that holds of those that docs/axes.md defines, in its order.
+    tools: as in OpenAI's API. target: the right calls, in any order. The first class of docs/axes.md that holds counts.
     """
     calls = tool_calls(text)
     if not target:

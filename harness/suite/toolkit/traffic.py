@@ -1,7 +1,6 @@
 """The user's own traffic: a JSON-lines file of questions with their right answers, validated whole.
 
-A line says what is asked, how the answer is judged and where the question belongs. Messages about a bad line name the
-file, the line and the rule, and never quote the line: it may hold personal data.
+Messages about a bad line name the file, the line and the rule, and never quote the line: it may hold personal data.
 """
 
 from __future__ import annotations
