@@ -218,9 +218,9 @@ def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: P
         return ExitCode.PASS
     if compared is None:
         click.echo("quantcliff: no earlier run of this config to compare with: name one with --since", err=True)
-    missing = compared is None or left_out or any(one.left_out for one in known)
-    regressed = any(one.regressed for one in known)
-    return ExitCode.FAIL if regressed else ExitCode.NOT_COMPARABLE if missing else ExitCode.PASS
+    unknown = compared is None or left_out or any(one.left_out for one in known)
+    code = ExitCode.NOT_COMPARABLE if unknown else ExitCode.PASS
+    return ExitCode.FAIL if any(one.regressed for one in known) else code
 
 
 def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

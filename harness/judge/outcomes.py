@@ -60,8 +60,7 @@ class Labels:
         if isinstance(values, Labels):
             return values
         seen: dict[str, int] = {}
-        codes = np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int32)
-        return Labels(codes, tuple(seen))
+        return Labels(np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int32), tuple(seen))
 
     @staticmethod
     def constant(name: str, count: int) -> Labels:
@@ -234,8 +233,7 @@ def _joined(baseline: Outcomes, candidate: Outcomes) -> tuple[Positions, Positio
 def _recoded(labels: Labels, known: Labels) -> NDArray[np.int64]:
     """Return a column's codes in the codes of another column, -1 if that has no such name."""
     position = {name: code for code, name in enumerate(known.names)}
-    table = np.array([position.get(name, -1) for name in labels.names], np.int64)
-    return np.asarray(table[labels.codes])
+    return np.asarray(np.array([position.get(name, -1) for name in labels.names], np.int64)[labels.codes])
 
 
 def _check_places(baseline: Outcomes, candidate: Outcomes, pairs: Pairs) -> None:
