@@ -163,7 +163,7 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> Non
     try:
         record, told = load_run(run), read_json(run.path / "verdict.json")
         # As it was judged: an identical candidate, and a rehearsal, pass again only if they were accepted.
-        judged = all(one["verdict"] != "not_judged" for one in told["candidates"])
+        judged = all(one.get("verdict", "not_judged") != "not_judged" for one in told["candidates"])
         judgement = judging.judge(record, allow_identical=judged)
         judgement = judgement if judged else rehearsed(judgement)
     except QuantcliffError as error:
