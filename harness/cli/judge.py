@@ -163,7 +163,7 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> Non
     try:
         record, told = load_run(run), read_json(run.path / "verdict.json")
         # As it was judged: an identical candidate, and a rehearsal, pass again only if they were accepted.
-        judged = all(one["verdict"] != "not_judged" for one in told["candidates"])
+        judged = all(one.get("verdict", "not_judged") != "not_judged" for one in told["candidates"])
         judgement = judging.judge(record, allow_identical=judged)
         judgement = judgement if judged else rehearsed(judgement)
     except QuantcliffError as error:
@@ -218,9 +218,9 @@ def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: P
         return ExitCode.PASS
     if compared is None:
         click.echo("quantcliff: no earlier run of this config to compare with: name one with --since", err=True)
-    missing = compared is None or left_out or any(one.left_out for one in known)
-    regressed = any(one.regressed for one in known)
-    return ExitCode.FAIL if regressed else ExitCode.NOT_COMPARABLE if missing else ExitCode.PASS
+    unknown = compared is None or left_out or any(one.left_out for one in known)
+    code = ExitCode.NOT_COMPARABLE if unknown else ExitCode.PASS
+    return ExitCode.FAIL if any(one.regressed for one in known) else code
 
 
 def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

@@ -137,8 +137,7 @@ def progress(options: OutputOptions) -> Any:
     """Return what shows the progress of a run on standard error."""
     from harness.run.progress import Reporter
 
-    quiet = options.quiet or options.as_json
-    return Reporter(None if quiet else make_console(no_color=options.no_color, stderr=True))
+    return Reporter(None if options.quiet or options.as_json else make_console(no_color=options.no_color, stderr=True))
 
 
 def print_json(value: object, *, allow_nan: bool = True) -> None:

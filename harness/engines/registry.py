@@ -70,8 +70,7 @@ def _endpoint(request: EngineRequest) -> AbstractContextManager[Engine]:
     """Give the engine of a server that somebody else runs."""
     spec, url = request.variant.engine, str(request.variant.engine.url)
     proof = _proof(request, "declared", method=request.variant.quantization.method, url=url, model=spec.model)
-    device = f"server at {urlsplit(url).hostname}"
-    return _asked(request, proof, url, str(spec.model), device, key=request.key)
+    return _asked(request, proof, url, str(spec.model), f"server at {urlsplit(url).hostname}", key=request.key)
 
 
 @contextlib.contextmanager

@@ -83,14 +83,12 @@ class Since:
 
 def steps(history: History) -> list[sqlite3.Row]:
     """Return each run with the run of the same config before it, the newest first."""
-    query = "SELECT run, name, lag(run) OVER (PARTITION BY experiment ORDER BY run) AS before FROM runs"
-    return history.rows(f"{query} ORDER BY run DESC")
+    return history.rows(_SQL["steps"])
 
 
 def newest(history: History, given: Iterable[str]) -> list[str]:
     """Return the newest given run of each config, by its name, the newest last; of no given ones, the newest of all."""
-    found = history.rows(_SQL["newest"], json.dumps([*given])) or steps(history)[:1]
-    return [row["name"] for row in found]
+    return [row["name"] for row in history.rows(_SQL["newest"], json.dumps([*given])) or steps(history)[:1]]
 
 
 def since(history: History, name: str | None = None, own: str | None = None) -> Since | None:

@@ -53,6 +53,9 @@ SELECT slice || '/' || stratum || iif(n.gating, printf(' (margin %.4g, then %.4g
 SELECT candidate FROM candidates o JOIN candidates n USING (candidate)
   WHERE o.run = ?1 AND n.run = ?2 AND o.verdict = 'pass' AND n.verdict = 'fail';
 
+-- name: steps
+SELECT run, name, lag(run) OVER (PARTITION BY experiment ORDER BY run) AS before FROM runs ORDER BY run DESC;
+
 -- name: newest
 SELECT max(run) AS run, name FROM runs WHERE name IN (SELECT value FROM json_each(?1)) GROUP BY experiment ORDER BY run;
 

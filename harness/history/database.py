@@ -6,13 +6,13 @@ import json
 import math
 import sqlite3
 import zlib
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError, UsageError
 from harness.judge import gate, judging
+from harness.judge.rules import by_stratum
 from harness.judge.summaries import TailRate
 from harness.judge.verdicts import FIGURES, Judgement
 from harness.records import digest
@@ -82,13 +82,11 @@ class History:
         self._fill("runs", [(None, name, mark, *verdict, *asked)])
         ((number,),) = self.rows("SELECT max(run) FROM runs")
         self._fill("facts", ((number, *fact) for fact in facts(run).items()))
-        places = defaultdict(list)
-        for item in run.items:
-            places[item.slice, item.stratum].append(run.digests[item.id])
+        places = {at: sorted(run.digests[one.id] for one in own) for at, own in by_stratum(run.items).items()}
         for one in judgement.candidates:
             self._fill("candidates", [(number, one.name, one.verdict, json.dumps(one.reasons))])
             for each in one.strata:
-                items, figures = digest(sorted(places[each.slice, each.stratum])), each.to_json()
+                items, figures = digest(places[each.slice, each.stratum]), each.to_json()
                 figures["levels"] = json.dumps(figures["levels"])
                 self._fill("strata", [(number, one.name, items, *(figures[name] for name in FIGURES))])
             self._fill("tail_rates", ((number, one.name, *dataclasses.astuple(rate)) for rate in one.tail_events))

@@ -77,8 +77,7 @@ def _mean(rows: Columns, values: Floats) -> tuple[float, float]:
     residual = (values - mean) * rows.stands
     sums = residual if codes is None else np.bincount(codes, residual)
     count = _sources(rows)
-    inflate = count / max(count - 1, 1)
-    return mean, math.sqrt(inflate * float(np.square(sums).sum())) / total
+    return mean, math.sqrt(count / max(count - 1, 1) * float(np.square(sums).sum())) / total
 
 
 def triage(strata: Sequence[StratumNumbers]) -> tuple[int, int]:

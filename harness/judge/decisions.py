@@ -157,8 +157,7 @@ def reason_text(numbers: StratumNumbers, decision: Decision) -> str:  # noqa: PL
             )
             return text if look is not None else f"{text}; the candidate was not asked (execution.skip_blind)"
         case "one_sided", _:
-            total = numbers.asked + numbers.unmatched
-            return f"{numbers.one_sided} of {total} items have an answer on one side only"
+            return f"{numbers.one_sided} of {numbers.asked + numbers.unmatched} items have an answer on one side only"
         case "worst_case", _ if 2 * numbers.unanswered > numbers.asked:
             return f"{numbers.unanswered} of its {numbers.asked} items were not answered by both sides"
         case "worst_case", _:

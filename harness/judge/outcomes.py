@@ -62,8 +62,7 @@ class Labels:
         if isinstance(values, Labels):
             return values
         seen: dict[str, int] = {}
-        codes = np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int32)
-        return Labels(codes, tuple(seen))
+        return Labels(np.fromiter((seen.setdefault(value, len(seen)) for value in values), dtype=np.int32), tuple(seen))
 
     @staticmethod
     def constant(name: str, count: int) -> Labels:

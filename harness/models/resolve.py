@@ -158,5 +158,4 @@ def tokenizer_digest(tokenizer: Any) -> str:
     """
     vocabulary = sorted((index, token) for token, index in tokenizer.get_vocab().items())
     plain = [tokenizer.encode(text, add_special_tokens=False) for text in _PROBES]
-    framed = tokenizer.encode("a", add_special_tokens=True)
-    return digest([vocabulary, plain, framed, tokenizer.eos_token_id])
+    return digest([vocabulary, plain, tokenizer.encode("a", add_special_tokens=True), tokenizer.eos_token_id])

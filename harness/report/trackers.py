@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.errors import UsageError
 from harness.judge.verdicts import Judgement
+from harness.records import digest
 from harness.report.blocks.measured import flat
 from harness.report.evidence import Evidence
 
@@ -97,4 +98,5 @@ def _metrics(judgement: Judgement) -> Iterator[tuple[str, float]]:
 
 def _named(text: str) -> str:
     """Spell a name as trackers allow it: ``task=lookup,keys=3`` as ``task.lookup keys.3``."""
-    return re.sub(r"[^\w./ -]", "_", text.replace("=", ".").replace(",", " "))
+    spelled = re.sub(r"[^\w./ -]", "_", text.replace("=", ".").replace(",", " "))
+    return spelled if spelled.count("_") == text.count("_") else f"{spelled} {digest(text)[:6]}"  # `<10` is not `>10`

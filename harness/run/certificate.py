@@ -126,8 +126,7 @@ def _choices(items: Sequence[Item], answers: Answers, control: Given, baseline: 
     slices = {one.slice for one in both}
     own = [one for one in items if one.slice in slices and isinstance(answers[variant].get(one.id), ChoiceLogprobs)]
     asked = tuple(_question(item, answers) for item in own[:CHOICE_ITEMS])
-    tolerance = max([SMALLEST_DIFFERENCE, *noise])
-    return Part("choice", asked, 0, len(noise), tolerance) if asked and noise else None
+    return Part("choice", asked, 0, len(noise), max([SMALLEST_DIFFERENCE, *noise])) if asked and noise else None
 
 
 def _distance(one: Response | None, other: Response | None) -> float:

@@ -46,6 +46,7 @@ _RECORDS: dict[str, TypeAdapter[Any]] = {"timings": TypeAdapter(Timing)} | {
         "failure": {"message": str},
         "calibration": {"items": list[str]},
         "erased": {"items": list[str]},
+        "verdict": {"candidates": list[dict[str, Any]]},
         "verify": {"certificate": str, "endpoints": dict[str, list[_Call]]},
         "manifest": {"variants": NotRequired[dict[str, dict[str, Any]]], "shards": NotRequired[dict[str, Any]]},
         "shards": {

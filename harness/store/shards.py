@@ -43,8 +43,7 @@ def shard_status(directory: RunDir) -> list[ShardStatus]:
         return [_status(directory, one, {}, [], now, {}) for one in Shard.all(int(text))]
     plan = directory.plan()
     planned, names = _planned(directory, plan), variant_names(recorded_experiment(directory, plan))
-    shards = Shard.all(plan["shards"])
-    return [_status(directory, one, planned.get(str(one), {}), names, now, plan) for one in shards]
+    return [_status(directory, one, planned.get(str(one), {}), names, now, plan) for one in Shard.all(plan["shards"])]
 
 
 def _planned(directory: RunDir, plan: dict[str, Any]) -> dict[str, dict[int, int]]:

@@ -170,8 +170,7 @@ def _misplaced(run: RunRecord, name: str, path: Path, one: Scored, item: Item | 
     if item is None:
         return f"it answers {one.item_id}, which is not an item of this run"
     if one.item_digest != run.digests[item.id]:
-        place = run.directory.items_path(item.slice)
-        return f"it answers another version of item {item.id} than {place} holds"
+        return f"it answers another version of item {item.id} than {run.directory.items_path(item.slice)} holds"
     unit = run.unit_of[item.id]
     right = run.directory.results_path(name, item.slice, Shard.of(unit, run.plan))
     wrong = (one.unit, path) != (unit, right)

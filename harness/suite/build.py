@@ -200,8 +200,7 @@ class SliceBuilder:
             text = "runs generated code in lm_eval's own process, with all its rights: use the slice 'code' instead"
             return self.say(".name", f"{unsafe[0]} {text}")
         if unknown := [name for name in spec.tasks if name not in tasks]:
-            text = f"{unknown[0]!r} is no task of {spec.name}.{suggestion(unknown[0], list(tasks))}"
-            return self.say(".tasks", text)
+            return self.say(".tasks", f"{unknown[0]!r} is no task of {spec.name}.{suggestion(unknown[0], list(tasks))}")
         chosen = {name: task for name, task in tasks.items() if not spec.tasks or name in spec.tasks}
         split_by = spec.split_by if spec.split_by is not None else ((TASK,) if len(chosen) > 1 else ())
         return [item for name, task in chosen.items() for item in self._foreign_task(name, task, split_by)]

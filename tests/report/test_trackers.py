@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from commands import call, write
+from making import Cell, judged
 
 from harness.config.loading import load
 from harness.errors import ExitCode
@@ -39,6 +40,14 @@ def test_a_run_is_logged_to_mlflows_file_store(demo: Path, tmp_path: Path, monke
     assert run.info.status == "FINISHED"
     files = {one.path for one in client.list_artifacts(run.info.run_id)}
     assert {"report.html", "comparisons.csv", "comparisons.json", "tail_events.csv"} <= files
+
+
+def test_no_figure_takes_the_place_of_another() -> None:
+    """Levels that differ in signs alone, which trackers do not allow in names, have metrics of their own."""
+    found = [*trackers._metrics(judged({"s/x=<10": Cell(100, lost=50), "s/x=>10": Cell(100)}))]
+    deltas = {name: value for name, value in found if name.split(" ")[0].endswith("/delta")}
+    assert sorted(deltas.values()) == [-0.5, 0.0]
+    assert len(dict(found)) == len(found)
 
 
 def test_a_tracker_that_fails_changes_no_verdict(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -600,6 +600,9 @@ def test_reports_on_an_erased_run_hold_the_baseline_to_be_a_candidate_only_if_th
         assert (call("compare", run, "--quiet", *flags) == ExitCode.PASS) == passed
         assert call("erase", run, "--item", item) == ExitCode.PASS
         assert green(run) == passed
+    (run / "verdict.json").write_text("{}")
+    assert call("erase", run, "--item", item) == ExitCode.PASS
+    assert not (run / "report.md").exists(), "how the run was judged is not known"
 
 
 def test_a_run_of_which_no_candidate_is_left_is_refused(tmp_path: Path) -> None:

@@ -65,8 +65,7 @@ def decided(text: str, language: str = "", before: str = "", *, last: bool = Fal
 
 def listed(text: str) -> set[int]:
     """The whole numbers of a list; a comma without a space separates numbers of four digits and more."""
-    found = numbers(re.sub(r"(?<=\d{4}),(?=\d{4})", ", ", text))
-    return {int(one) for one in found if one == one.to_integral_value()}
+    return {int(one) for one in numbers(re.sub(r"(?<=\d{4}),(?=\d{4})", ", ", text)) if one == one.to_integral_value()}
 
 
 def only_value(text: str, language: str = "") -> Decimal | None:
