@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 SEED = 1_000_003  # added to the run's seed to draw the held-out items
 ALPHA = 0.05  # of each limit of a share of items won back
+_ONLY_LOST = "# Gated on the strata that had failed, alone: run the whole config with it before a rollout.\n"
 _EXIT_CODES = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitCode.NOT_COMPARABLE}
 LONGEST = 32  # tokens; if half of the baseline's answers are longer, items are answered in full, not read along
 
@@ -238,7 +239,8 @@ def repair(
     verdicts = {one.name: one.verdict for one in judged.candidates}
     cure = next((one for one in reversed(cures) if verdicts[one.name] == "pass"), cures[0])
     entry = cure.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude={"model"})
-    atomic_write(run.directory.path / f"{label}.yaml", yaml.safe_dump({"candidates": [entry]}, sort_keys=False))
+    text = f"{_ONLY_LOST}{yaml.safe_dump({'candidates': [entry]}, sort_keys=False)}"
+    atomic_write(run.directory.path / f"{label}.yaml", text)
     return summary, _EXIT_CODES.get(verdicts[cure.name], ExitCode.INCONCLUSIVE)
 
 
