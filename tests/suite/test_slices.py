@@ -314,6 +314,10 @@ UNDECIDED += [
     "{0} vs {1}",
     "{0} and/or {1}",
     "{0}? No.",
+    "{0}, no {1}",
+    "Option {0} or option {1}",
+    "${0}$ or ${1}$",
+    "\\boxed{{{0}}} or \\boxed{{{1}}}",
 ]
 DECIDED = [
     "{0}. {1}. coli",
