@@ -179,7 +179,7 @@ RIGHT = """3 * 14 is equal to {0}|30 + 12 comes to {0}|41.7 rounds to {0}|30 and
 2) **{0}**|2) "{0}"|Answer: ***{0}*** (3 steps)|Answer: **{0}** — 3 less than before|Answer: {0} — 3 times 14
 In 2024, {0} came|Answer: <{0}>|Answer: {0}; 50 - 8 = 42|Answer: {0} is more than 41|Answer: {0} \u2192 right|Answer: {0}, no remainder, as 84 = 2 x 42
 Answer: {0}. No need to add 8.|Answer: {0}. It should be noted that 8 are gone.|Answer: 43? No. {0}
-Answer: {0} or {0}.0|Answer: {0}|I get 3 \\cdot 14, or \\boxed{{{0}}}|I get 30 + 12, \\boxed{{{0}}}|Answer: {0}, which is at least 3|Answer: {0} which is at least 3|Answer:\n> {0}|Answer: {0} (3 x 14)|Answer: {0} - Tom has 50 and gives 8"""
+Answer: {0} or {0}.0|Answer: {0}|I get 3 \\cdot 14, or \\boxed{{{0}}}|I get 30 + 12, \\boxed{{{0}}}|As 50 > 42\\n\\boxed{{{0}}}|Answer: {0}, which is at least 3|Answer: {0} which is at least 3|Answer:\n> {0}|Answer: {0} (3 x 14)|Answer: {0} - Tom has 50 and gives 8"""
 
 
 @pytest.mark.parametrize("said", re.split(r"\|(?! )|\n(?=[IA])", RIGHT))

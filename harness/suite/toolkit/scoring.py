@@ -41,7 +41,7 @@ def stated_number(text: str, language: str = "") -> Decimal | None:
         return decided(rest, language, last=True)
     rest = RE["retracted"].split(within if boxed else rest)[-1]
     rest = rest[begun.end() :] if (begun := RE["equation"].match(rest)) else rest
-    lead = before if boxed in before else re.sub(r"\d", "", before)  # `3 + 4, or \boxed{7}` is no choice of two boxes
+    lead = before if boxed in before else re.sub(r"\d", "#", before)  # `3 + 4, or \boxed{7}` is no choice of two boxes
     return decided(rest if boxed else f":{rest}", language, lead)
 
 
