@@ -32,9 +32,8 @@ QUESTIONS = 4
 VOWELS, CONSONANTS = "aeiou", "bdfgklmnprstvz"
 MADE_WORD = re.compile(rf"\b(?:[{CONSONANTS}][{VOWELS}]){{3}}\b")
 """Words as `_word` makes them: those in an answer count as the list's, whose text no scorer has."""
-_NO_KEY = r"(?<!key )(?<!key [\"'`*])(?<!key: )(?<!key: [\"'`])\b{}\b(?!\W{{0,3}}(?:[:=\u2192]|->| is\b))"
-VALUE = re.compile(_NO_KEY.format(r"[\da-f]{8}-[\da-f-]{3,30}+"))
-"""Identifiers that an answer gives as a value, not as the key (`the key "..." is ...`, `"...": ...`)."""
+IDENTIFIER = re.compile(r"\b[\da-f]{8}-[\da-f-]{3,30}+")
+"""Identifiers of a key or a value, also cut ones."""
 PEOPLE_FACTS = {
     "was born in the city of": (
         "Lisbon",
@@ -102,12 +101,12 @@ def score_numbers(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 def score_words(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Score 1 where the right words are named and no other that could be; beside it, the share of them that was.
 
-    Half of a list are its common words: whoever copies some of it names them all.
+    Half of a list are its common words: whoever copies some of it names them all. The asked key may be told again.
     """
     right = {*doc["targets"]}
     like = [values for values in PEOPLE_FACTS.values() if doc["target"] in values]
-    others = (MADE_WORD if "common" in doc else VALUE).findall(results[0].casefold()) if not like else like[0]
-    said = named(results[0], [*right, *(one for one in others if one not in right)])
+    others = (MADE_WORD if "common" in doc else IDENTIFIER).findall(results[0].casefold()) if not like else like[0]
+    said = named(results[0], [*right, *(one for one in others if one not in {*right, doc.get("key")})])
     return {"exact_match": float(said == right), "found": len(said & right) / len(right)}
 
 
@@ -256,7 +255,7 @@ def _pairs(
         "Below is a JSON object of keys and values. Give the value of the key asked for.\n\n"
         f'{text}\n\nWhat is the value of the key "{key}"? Answer with the value only.'
     )
-    return _document(cell, number, prompt, [value], context=NONE, turn=turn) | {"chance": 1 / len(records)}
+    return _document(cell, number, prompt, [value], context=NONE, turn=turn) | {"chance": 1 / len(records), "key": key}
 
 
 def _published(data_dir: str, count: int, *, needed: bool) -> list[dict[str, Any]]:

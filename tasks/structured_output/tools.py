@@ -48,8 +48,10 @@ OBJECTS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "payment": ("currency", ("EUR", "USD", "SEK")),
 }
 DECLINES = re.compile(
-    r"(?i)\b(?:no|not|none|nothing|neither|nor|n/a|cannot|without|unable|unavailable|lacks?|sorry|unfortunately|missing)\b"
-    r"|n['\u2019]t\b|\?\s*\Z|\u6ca1|\u65e0|\u4e0d|\u7121|\u306a|\uc5c6|\b\u043d\u0435\u0442?\b"
+    r"(?i)(?<![a-z])(?:no|not|none|null|nothing|neither|nor|n/a|cannot|without|unable|unavailable|lacks?|sorry|missing"
+    r"|unfortunately|afraid|apologi[sz]e|impossible|beyond|outside|only|limited|please|would need"
+    r"|kein\w{0,2}|nicht|ne|pas|aucune?|n[a\u00e3]o|non|ning\w{2,4}|nessun\w?|imposible|niet|geen)(?![a-z])"
+    r"|n['\u2019]t\b|\?\s*\Z|\u6ca1|\u65e0|\u4e0d|\u7121|\u306a|\u307e\u305b\u3093|\uc5c6|\b\u043d\u0435"
 )
 """What an answer says to which no tool fits: that, or a question. Anything else, as the request again, says nothing."""
 CHANNELS = ("mail", "sms", "none")

@@ -175,6 +175,27 @@ def test_an_answer_that_names_two_numbers_or_a_bound_states_none(way):
         assert stated_number("Answer: " + form.format(42, 53)) == stated
 
 
+RIGHT = """3 * 14 is equal to {0}|30 + 12 comes to {0}|41.7 rounds to {0}|30 and 12 adds up to {0}|3) {0}|(3) {0}|1) 3 2) {0}|> {0}
+2) **{0}**|2) "{0}"|Answer: ***{0}*** (3 steps)|Answer: **{0}** — 3 less than before|Answer: {0} — 3 times 14
+In 2024, {0} came|Answer: <{0}>|Answer: {0}; 50 - 8 = 42|Answer: {0} is more than 41|Answer: {0} \u2192 right|Answer: {0}, no remainder, as 84 = 2 x 42
+Answer: {0}. No need to add 8.|Answer: {0}. It should be noted that 8 are gone.|Answer: 43? No. {0}
+Answer: {0} or {0}.0|Answer: {0}|I get 3 \\cdot 14, or \\boxed{{{0}}}|I get 30 + 12, \\boxed{{{0}}}|As 50 > 42\\n\\boxed{{{0}}}|Answer: {0}, which is at least 3|Answer: {0} which is at least 3|Answer:\n> {0}|Answer: {0} (3 x 14)|Answer: {0} - Tom has 50 and gives 8"""
+
+
+@pytest.mark.parametrize("said", re.split(r"\|(?! )|\n(?=[IA])", RIGHT))
+def test_what_stands_beside_a_right_answer_leaves_it_right(said):
+    """The number of a question, a check, a year, and `to` or `no` in a sentence make no second number of an answer."""
+    assert stated_number(said.format(42).replace("\\n", "\n")) == 42
+
+
+def test_ways_to_name_two_or_a_bound_in_marks_and_brackets():
+    """Code marks, brackets and `is over` hide neither a second number nor a bound; a sign stands behind emphasis too."""
+    for said in ("`42` or `53`", "42 apples (or 53 apples)", "over 42"):
+        assert stated_number(f"Answer: {said}") is None
+    assert stated_number("The answer is over 42") is None
+    assert stated_number("**Answer:** minus 42.") == -42
+
+
 def test_what_a_target_is():
     """Plain notation first, then as in answers; words and several numbers are no target."""
     assert [only_value(one) for one in ("1.234", "1,234", "0,5", "1/2", "-5", "\u09e7\u09ee", "1e3")] == [

@@ -94,6 +94,14 @@ TRICKS = {
         "def f(x): return 0",
         "import threading\ndef t(): assert f(2) == 4\none = threading.Timer(0.1, t)\none.start()\nassert f(0) == 0",
     ),
+    "an assertion before a test": (
+        "def f(x): return 0",
+        "class TestA:\n def setup_method(self, m): assert f(2) == 4\n def test_a(self): assert f(0) == 0",
+    ),
+    "an assertion after a test": (
+        "def f(x): return 0",
+        "class TestA:\n def teardown_method(self): assert f(2) == 4\n def test_a(self): assert f(0) == 0",
+    ),
     "a test class in another": (
         "def f(x): return 0",
         "class TestA:\n class TestB:\n  def test_b(self): assert f(2) == 4\nassert f(0) == 0",
@@ -125,6 +133,8 @@ def test_what_is_right_passes_in_the_same_shapes():
         "def test_f():\n    assert f(2) == 4",
         "import unittest\nclass F(unittest.TestCase):\n    def test_f(self): self.assertEqual(f(2), 4)",
         "def check(f):\n    assert f(3) == 9\ncheck(f)",
+        "class TestA:\n def setup_method(self): self.four = f(2)\n def test_a(self): assert self.four == 4",
+        "class TestB:\n @classmethod\n def setup_class(cls): cls.four = f(2)\n def test_b(self): assert self.four == 4",
         "assert 3 in Box(3, 4) and 5 not in Box(3)",
         "assert 3 in row(3) and 4 not in row(3) and row(3) and not Row()",
         "assert list(map(f, [1, 2])) == [1, 4]",
@@ -300,6 +310,7 @@ def test_an_assertion_that_nothing_calls_is_refused(tests, language):
         ("def close(a, b):\n    assert abs(a - b) < 1", "close(f(2), 4)"),
         ("def close(a, b):\n    assert abs(a - b) < 1\ndef two(g):\n    close(g(2), 4)", "two(f)"),
         ("", "def check(g):\n    assert g(2) == 4\ncheck(f)"),
+        ("", "try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass"),
         ("class Same:\n    def ensure(self, a, b):\n        assert a == b", "Same().ensure(f(2), 4)"),
         ("import sys", "sys.exit(f(2) != 4)"),
     ],

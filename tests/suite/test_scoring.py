@@ -55,6 +55,17 @@ def test_only_number_allows_no_other():
         "It isn\u2019t in the list.",
         "The text does not mention it.",
         "none",
+        "It isn't on the list.",
+        "It is not in my list",
+        "It is not one of the keys",
+        "There isn't one.",
+        "There is not a special number for it.",
+        "not-listed",
+        "no entry",
+        "I can't find it.",
+        "The text does not specify it.",
+        "It is missing.",
+        "There is no saffron in the list.",
     ],
 )
 def test_ways_to_say_that_it_is_absent(text):
@@ -70,6 +81,9 @@ def test_ways_to_say_that_it_is_absent(text):
         "not 1114, it is not listed",
         "I like saffron.",
         "It is not silver.",
+        "I can't tell you the special number.",
+        "I do not have access to the list.",
+        "I can't give you the number.",
     ],
 )
 def test_ways_not_to(text):

@@ -314,6 +314,10 @@ UNDECIDED += [
     "{0} vs {1}",
     "{0} and/or {1}",
     "{0}? No.",
+    "{0}, no {1}",
+    "Option {0} or option {1}",
+    "${0}$ or ${1}$",
+    "\\boxed{{{0}}} or \\boxed{{{1}}}",
 ]
 DECIDED = [
     "{0}. {1}. coli",
@@ -323,6 +327,10 @@ DECIDED = [
     "{0}. No",
     "{0} - Paris",
     "{0}. No one did, I think",
+    "{0}. There is no {1} in it",
+    "{0}. That is not {1}.",
+    "{0}? No doubt.",
+    "{0}. The mean is {1}",
     "{0}, I think",
     "{0} (not {1})",
     "{0} {0} {0}",

@@ -119,6 +119,12 @@ def test_one_identifier_is_named_and_no_other_value(tokenizer):
         table = json.loads(doc["prompt"].split("\n\n")[1])
         wrong, other = next((value, own) for own, value in table.items() if own != key)
         told = [f'The value of the key "{key}" is "{right}".', f'{{"{key}": "{right}"}}', f"{key} = {right}"]
+        told += [
+            f"{key} {right}",
+            f'"{key}" maps to "{right}"',
+            f"For {key}, it is {right}",
+            f"{right} is the value for {key}",
+        ]
         for text in (right, f"**{right.upper()}**", f"{right}\n{right}", f"Key: {key}\nValue: {right}", *told):
             assert score(doc, [text])["exact_match"] == 1.0, text
         both = [

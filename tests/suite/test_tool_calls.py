@@ -233,6 +233,20 @@ def test_a_long_answer_is_read_in_no_time(junk):
         ('The tools are "set_alarm" and "start_timer", and neither fits.', 1.0),
         ("- set_alarm: sets alarms\n- start_timer: starts timers\n\nNone fits.", 1.0),
         *(
+            (text, 1.0)
+            for text in (
+                "That is beyond my abilities.",
+                "Please provide the number of the timer.",
+                "I only have tools for alarms.",
+                "Impossible.",
+                "no_tool",
+                "Das kann ich nicht.",
+                "Aucun outil ne convient.",
+                "\u041d\u0435\u0432\u043e\u0437\u043c\u043e\u0436\u043d\u043e.",
+                "I can't do that; set_alarm() is for alarms, start_timer(minutes) for timers.",
+            )
+        ),
+        *(
             (form.replace("NAME", "set_alarm").replace("ARGS", A), 0.0)
             for form in (
                 '{"NAME": ARGS}',

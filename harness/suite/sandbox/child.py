@@ -203,28 +203,28 @@ def _collected(names: dict[str, Any]) -> None:
             if one.__code__.co_argcount == len(one.__defaults__ or ()):
                 _run_through(one)
         elif isinstance(one, type) and (unittest := sys.modules.get("unittest")) and issubclass(one, unittest.TestCase):
-            found = unittest.TestResult()
-            unittest.defaultTestLoader.loadTestsFromTestCase(one).run(found)
-            if not found.wasSuccessful():
+            if not unittest.defaultTestLoader.loadTestsFromTestCase(one).run(unittest.TestResult()).wasSuccessful():
                 raise AssertionError(name)
         elif isinstance(one, type) and name.startswith("Test"):
             _collected(dict(vars(one)))
             for method in [method for method in dir(one) if method.startswith("test")]:
-                _run_through(getattr(one(), method))
+                made = one()
+                for part in ("setup_class", "setup_method", method, "teardown_method", "teardown_class"):
+                    if step := getattr(made, part, None):  # pytest may tell the first two and last two what is tested
+                        _run_through(step, *[None] * (part != method and step.__code__.co_argcount > 1))
 
 
-def _run_through(test: Any) -> None:
+def _run_through(test: Any, *given: None) -> None:
     """Call a test. Raises TypeError for one that has not run when it returns: a coroutine or a generator."""
-    if isinstance(test(), types.CoroutineType | types.GeneratorType | types.AsyncGeneratorType):
+    if isinstance(test(*given), types.CoroutineType | types.GeneratorType | types.AsyncGeneratorType):
         raise TypeError("a test that is a coroutine or a generator is not run")
 
 
 def _raised(name: str) -> type[BaseException]:
     """Python's own error of that name. The end of an iteration is none: it would end a loop of the tests early."""
-    kind = getattr(builtins, name, None)
-    if not isinstance(kind, type) or not issubclass(kind, BaseException):
-        return RuntimeError
-    return RuntimeError if issubclass(kind, StopIteration | StopAsyncIteration) else kind
+    kind: Any = getattr(builtins, name, None)
+    known = isinstance(kind, type) and issubclass(kind, BaseException)
+    return kind if known and not issubclass(kind, StopIteration | StopAsyncIteration) else RuntimeError
 
 
 def _follow(argument: Any, after: Any) -> None:

@@ -81,9 +81,9 @@ def _can_fail(node: ast.AST, helpers: set[str], own: set[str]) -> bool:
     left: list[ast.AST] = [node]
     while left:
         match one := left.pop():
-            case ast.Assert() if not isinstance(one.test, _ALWAYS):
-                return True
-            case ast.Raise():
+            case ast.Assert() if isinstance(one.test, _ALWAYS) and getattr(one.test, "value", True):
+                pass  # it always holds
+            case ast.Assert() | ast.Raise():
                 return True
             case ast.Name(id=name) | ast.Attribute(attr=name):
                 if name in helpers or (name not in own and _RE["fails"].search(name)):

@@ -51,7 +51,7 @@ def numbers(text: str, language: str = "") -> list[Decimal]:
 
 def decided(text: str, language: str = "", before: str = "", *, last: bool = False) -> Decimal | None:
     """The first number of a text, or the last; none for a bound, a part of a sum and one of two, also with `before`."""
-    plain = (lead := _plainer(before)) + _plainer(text)
+    plain = (lead := _plainer(before)) + _plainer(text.replace(" \u2014 ", " : "))
     found = [one for one in _joined(plain, language) if one.value is not None]
     at = len(found) - 1 if last else sum(one.start < len(lead) for one in found)
     if not 0 <= at < len(found) or RE["beyond"].match(plain, found[at].end):

@@ -40,9 +40,9 @@ def stated_number(text: str, language: str = "") -> Decimal | None:
     if not told and not (boxed and numbers(within, language)):
         return decided(rest, language, last=True)
     rest = RE["retracted"].split(within if boxed else rest)[-1]
-    if begun := RE["equation"].match(rest):
-        rest = rest[begun.end() :]
-    return decided(rest if boxed else f":{rest}", language, before)
+    rest = rest[begun.end() :] if (begun := RE["equation"].match(rest)) else rest
+    lead = before if boxed in before else re.sub(r"\d", "#", before)  # `3 + 4, or \boxed{7}` is no choice of two boxes
+    return decided(rest if boxed else f":{rest}", language, lead)
 
 
 def abstained(text: str) -> float:
