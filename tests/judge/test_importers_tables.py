@@ -359,6 +359,7 @@ LESS += [
     "unparseable",
 ]
 LESS += ["harmfulness", "jailbreak_success", "edit_dist", "misalignment"]
+LESS += ["garbled", "loop", "empty_answers", "dropped", "fp_rate", "off_topic"]
 MORE = [
     "score",
     "glosser",
@@ -378,6 +379,7 @@ MORE = [
     "correct",
     "chrf",
     "refusal",
+    "correct_fp8",
 ]
 
 

@@ -71,7 +71,7 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             item, where = f"{task}/{read.as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = read.score_of(line, metric, where), fingerprint(*_hashes(line))
             if told := line.get("resps") or line["filtered_resps"]:
-                rows.said[item].add((text := json.dumps(told), _CHOICE.match(text) is not None))
+                rows.said[item].add((text := json.dumps(told, ensure_ascii=False), _CHOICE.match(text) is not None))
             share = right_share(line, len(_requests(line)) // (1 + twice))
             rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(share, guess))
     return rows.outcomes(name)
