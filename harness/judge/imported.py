@@ -18,7 +18,7 @@ from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
 from harness.judge.importers.json_text import below
-from harness.judge.importers.tables import questions
+from harness.judge.importers.tables import questions, sources
 from harness.judge.outcomes import Outcomes, Said, joined, listed
 from harness.judge.rules import Rules
 from harness.judge.summaries import StratumNumbers
@@ -62,9 +62,13 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     same = {} if options.get("allow_identical") else _copies([base, *sides], [baseline, *(path for _, path in named)])
     if same and len(same) == len(sides):
         raise NotComparable(next(iter(same.values())))
-    for _, path in named if reading.prompt is None and set(used) == {"table"} else ():
-        _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
     judged = [one for one in sides if one.name not in same]
+    if reading.prompt is None and set(used) == {"table"}:
+        for _, path in named:
+            _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
+        asked = sources(baseline, reading)
+        told = (np.array([asked.get(item, 0) for item in one.items], np.uint64) for one in (base, *judged))
+        base, *judged = [replace(one, fingerprint=own) for one, own in zip((base, *judged), told, strict=True)]
     errors = errors_in_words(map(_in_words, (base, *judged)))
     if errors:
         base = replace(base, score=np.where([one in errors for one in base.items], math.nan, base.score))
