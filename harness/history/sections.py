@@ -86,15 +86,10 @@ def _move_row(one: Move) -> Row:
     if one.result is None or one.means is None:
         return (*place, Cell(one.of_kind, one.advisory, one.verdict), gate, "-", "-", "-", "-", "-")
     low, delta, high = one.result.low, one.result.delta, one.result.high
-    return (
-        *place,
-        Cell("regressed" if one.regressed and one.verdict != "fail" else "", one.advisory, one.verdict),
-        gate,
-        Cell(points(delta), value=delta, interval=Interval(low, delta, high, one.margin)),
-        f"[{points(low)}, {points(high)}]",
-        f"{one.result.lost}/{one.result.gained}",
-        *map(score, one.means),
-    )
+    told = Cell("regressed" if one.regressed and one.verdict != "fail" else "", one.advisory, one.verdict)
+    drawn = Cell(points(delta), value=delta, interval=Interval(low, delta, high, one.margin))
+    limits, flips = f"[{points(low)}, {points(high)}]", f"{one.result.lost}/{one.result.gained}"
+    return (*place, told, gate, drawn, limits, flips, *map(score, one.means))
 
 
 def series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
@@ -127,18 +122,17 @@ def trend(history: History) -> Section:
     columns = names("slice", minor=4) + strata("stratum") + names("candidate", "runs") + numbers("first", minor=2)
     columns += numbers("last") + numbers("limits", minor=3) + numbers("margin", minor=1) + texts("verdicts", "now")
     text = f"Asked with more than one set of items, which are never joined to one line: {'; '.join(said)}."
-    return Section(
+    note = "In points, with one-sided limits; runs by their number. The verdicts are those of the runs, in order."
+    shown = (
         "Change of each stratum against its baseline, run by run",
         columns,
         tuple(rows),
         (text,) if said else (),
-        note="In points, with one-sided limits; runs by their number. The verdicts are those of the runs, in order.",
-        quiet=tuple(quiet),
-        quiet_note=f"{count} series have one run, or did not change." if count else "",
-        charts=tuple(charts),
-        y="change in points",
-        stacked=True,
+        note,
     )
+    left = f"{count} series have one run, or did not change." if count else ""
+    y = "change in points"
+    return Section(*shown, quiet=tuple(quiet), quiet_note=left, charts=tuple(charts), y=y, stacked=True)
 
 
 def _line(name: str, rows: list[sqlite3.Row]) -> Line:
@@ -151,15 +145,11 @@ def _trend_row(which: str, rows: list[sqlite3.Row]) -> Row:
     first, last = rows[0], rows[-1]
     numbers_ = [str(row["run"]) for row in rows]
     span = ", ".join(numbers_) if len(numbers_) < 8 else f"{numbers_[0]} ... {numbers_[-1]} ({len(numbers_)})"  # noqa: PLR2004
-    return (
-        *(last["slice"], last["stratum"], last["candidate"], Cell(span, which)),
-        points(first["delta"]),
-        Cell(points(last["delta"]), value=last["delta"]),
-        "-" if last["low"] is None else f"[{points(last['low'])}, {points(last['high'])}]",
-        points(last["margin"], sign=False),
-        "".join(SYMBOLS[row["verdict"]] for row in rows),
-        Cell("", verdict=last["verdict"]),
-    )
+    place = last["slice"], last["stratum"], last["candidate"], Cell(span, which)
+    change = points(first["delta"]), Cell(points(last["delta"]), value=last["delta"])
+    limits = "-" if last["low"] is None else f"[{points(last['low'])}, {points(last['high'])}]"
+    verdicts = "".join(SYMBOLS[row["verdict"]] for row in rows), Cell("", verdict=last["verdict"])
+    return (*place, *change, limits, points(last["margin"], sign=False), *verdicts)
 
 
 def headline(history: History, since: Since | None, name: str | None = None) -> list[str]:

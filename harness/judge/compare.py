@@ -149,17 +149,9 @@ def _compare_one(
     columns = replace(columns, stands=np.concatenate(weights))
     worse, better = averages.triage(strata)
     shown, judged = averages.averages(strata, columns), sum(bool(one.looks) for one in strata)
-    found = Comparison(
-        name=side.name,
-        strata=strata,
-        averages=shown,
-        cliffs=_cliffs(base, strata, columns),
-        scopes=averages.scopes(strata, columns),
-        worse=worse,
-        better=better,
-        hidden=averages.hidden(shown, worse, better, judged, base.rules.policy.margin),
-        warnings=pairs.notes,
-    )
+    hidden = averages.hidden(shown, worse, better, judged, base.rules.policy.margin)
+    means = shown, _cliffs(base, strata, columns), averages.scopes(strata, columns)
+    found = Comparison(side.name, "", strata, None, *means, worse, better, hidden, pairs.notes)
     return with_pooled(found, base.rules, columns) if pooled else found
 
 
@@ -171,18 +163,12 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
     if until is not None:
         order = order[look[order] <= until]
     here, there = here[order], there[order]
-    return Columns(
-        item=here,
-        place=base.place[here],
-        before=baseline.score[here],
-        after=candidate.score[there],
-        look=look[order],
-        weight=baseline.weight[here],
-        chance=baseline.chance[here],
-        cluster=None if base.cluster is None else base.cluster[here],
-        stands=np.ones(order.size),
-        layer=None if base.layer is None else base.layer[here],
+    cluster, layer = (
+        None if base.cluster is None else base.cluster[here],
+        None if base.layer is None else base.layer[here],
     )
+    told = base.place[here], baseline.score[here], candidate.score[there], look[order]
+    return Columns(here, *told, baseline.weight[here], baseline.chance[here], cluster, np.ones(order.size), layer)
 
 
 def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
@@ -217,17 +203,11 @@ def _stratum(base: _Index, rows: Columns, at: int, unmatched: int, *, blind: boo
         if one_sided:
             worst = _looks(_lost(rows, unmatched), margin, chance, shares, rules.policy)[-len(looks) :]
             looks = [replace(one, worst=own.result) for one, own in zip(looks, worst, strict=True)]
+    excessive = one_sided > np.ceil(base.allow_unmatched * (asked + unmatched))
+    counts = (0, 0, one_sided) if blind else (asked - both.item.size, unmatched, one_sided)
+    tolerated, planned = allowed(margin, float(scores.mean()) if scores.size else 0.0), asked if plan is None else plan
     return StratumNumbers(
-        *place,
-        margin=allowed(margin, float(scores.mean()) if scores.size else 0.0),
-        gating=rules.gating(*place),
-        looks=tuple(looks),
-        planned=asked if plan is None else plan,
-        asked=asked,
-        unanswered=0 if blind else asked - both.item.size,
-        unmatched=0 if blind else unmatched,
-        one_sided=one_sided,
-        excessive=one_sided > np.ceil(base.allow_unmatched * (asked + unmatched)),
+        *(*place, tolerated, rules.gating(*place), tuple(looks), planned, asked, *counts, excessive),
         flips=int(np.count_nonzero(both.before != both.after)),
         chance=chance,
         weight=float(base.weight[at]),

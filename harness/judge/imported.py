@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +18,11 @@ from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
 from harness.judge.importers.json_text import below
-from harness.judge.importers.tables import questions
+from harness.judge.importers.tables import questions, sources
 from harness.judge.outcomes import Outcomes, Said, joined, listed
 from harness.judge.rules import Rules
 from harness.judge.summaries import StratumNumbers
+from harness.judge.tail_counts import ERROR, errors_in_words
 from harness.judge.verdicts import Judgement
 
 _EXPECTED = 5  # items right, or wrong, on both sides by chance, from which on their number shows whether it is chance
@@ -30,6 +33,7 @@ _UNRELATED = (
 )
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
 _GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
+_NOTHING = re.compile(r'^none$|^(\{"\d+":|[\[\],"\s]|\\[nrt]|null)+')  # before an answer, as `said` has it
 _LONG, _IN_ALL = 100, 50_000  # characters of a long answer, and of so many: another build writes some word differently
 
 
@@ -58,15 +62,33 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     same = {} if options.get("allow_identical") else _copies([base, *sides], [baseline, *(path for _, path in named)])
     if same and len(same) == len(sides):
         raise NotComparable(next(iter(same.values())))
-    for _, path in named if reading.prompt is None and set(used) == {"table"} else ():
-        _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
     judged = [one for one in sides if one.name not in same]
+    if reading.prompt is None and set(used) == {"table"}:
+        for _, path in named:
+            _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
+        asked = sources(baseline, reading)
+        told = (np.array([asked.get(item, 0) for item in one.items], np.uint64) for one in (base, *judged))
+        base, *judged = [replace(one, fingerprint=own) for one, own in zip((base, *judged), told, strict=True)]
+    errors = errors_in_words(map(_in_words, (base, *judged)))
+    if errors:
+        base = replace(base, score=np.where([one in errors for one in base.items], math.nan, base.score))
     material = compare.compare(base, judged, rules, allow_unmatched=options["allow_unmatched"])
     if options["chance"] is None:
         shown = (replace(one, strata=tuple(map(_related, one.strata))) for one in material.candidates)
         material = replace(material, candidates=tuple(shown))
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
-    return gate.judge(material, rules, not_judged=same, order=[name for name, _ in named], provenance=provenance)
+    counts, order = Counter(errors.values()).items(), [name for name, _ in named]
+    said = [f"{base.name} answered {count} items with {text[:200]!r}, {ERROR}" for text, count in counts]
+    return gate.judge(material, rules, not_judged=same, order=order, warnings=tuple(said), provenance=provenance)
+
+
+def _in_words(side: Outcomes) -> Iterator[tuple[str, str, bool]]:
+    """Give item, longest answer and whether it is right, of the items that were answered in text."""
+    told = side.said()
+    for item, score in zip(side.items, side.score.tolist(), strict=True) if told else ():
+        if (said := told.get(item)) and not any(measured for _, measured in said):
+            text = max((_NOTHING.sub("", text).rstrip('[]{}," \n') for text, _ in said), key=len)
+            yield item, text, score > 0.0
 
 
 def _related(one: StratumNumbers) -> StratumNumbers:

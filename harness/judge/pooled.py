@@ -7,6 +7,7 @@ at alpha: an intersection-union test. Weights are the traffic of the planned ite
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -34,17 +35,14 @@ def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Compari
     shares = weights / weights.sum()
     counted = ("planned", "asked", "unanswered", "unmatched", "one_sided", "flips")
     total = {name: sum(getattr(one, name) for one in strata) for name in counted}
+    fixed: dict[str, Any] = {"slice": POOLED[0], "stratum": POOLED[1], "margin": margin, "levels": {}, "pooled": True}
     numbers = replace(
         strata[0],
-        slice=POOLED[0],
-        stratum=POOLED[1],
-        margin=margin,
         looks=_looks(strata, shares, margin, rules, lambda look: _shared(columns, look, kept, shares)),
         excessive=any(one.excessive for one in strata),
         chance=math.fsum(shares * [one.chance for one in strata]),
         weight=float(weights.sum()),
-        levels={},
-        pooled=True,
+        **fixed,
         **total,
     )
     return replace(compared, pooled=numbers)

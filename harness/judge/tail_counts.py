@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from harness.errors import NotComparable
 from harness.judge.rules import Rules, by_stratum
 from harness.records import LATENCY_KINDS, TAIL_KINDS, Generation, Item, Scored
+from harness.suite.tail.text import refusal
 
 BLOW_UP = "blow_up"  # the one kind that only a pair shows
 TIMES_LONGER = 4
@@ -25,6 +26,7 @@ baseline's length nothing can blow up, and "truncated" says it.
 
 _LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters if any
 _REQUEST = re.compile(r"(?=\S*\d)\S{8,}")  # the number or time of a request
+ERROR = "which looks like an error of its server, as a candidate does not say it: counted as unanswered"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
 
 
@@ -147,25 +149,31 @@ def with_late(
     return [[marked(one, own) for one in side] for side, own in zip(sides, timed, strict=True)]
 
 
-def errors_in_words(sides: Iterable[Iterable[Scored]]) -> dict[str, str]:
+def errors_in_words(sides: Iterable[Iterable[tuple[str, str, bool]]]) -> dict[str, str]:
     """Give each item that the first side's server answered with an error, as the text of its answer, to that text.
 
-    Definition: a whole answer, empty or numbers of requests aside, that comes `_LEAST` times or more, is never right,
-    and that one of the other sides gives less than half as often. Source: own.
+    sides: item, text and whether it is right. Definition: a whole answer, empty or numbers of requests aside, that
+    comes `_LEAST` times or more, is never right, and that another side gives less than half as often. Source: own.
     """
-    found: list[dict[str, list[Scored]]] = []
+    found: list[dict[str, list[tuple[str, bool]]]] = []
     for answers in sides:
         found.append(defaultdict(list))
-        for one in answers:
-            said = one.response
-            if not isinstance(said, Generation) or said.finish == "length" or (one.signs or {}).get("refusal"):
-                continue
-            text, kept = said.text.strip(), said.text or said.token_ids or not one.length
-            if (len(text) >= _SHORTEST and not _SPEAKS.search(text)) or (kept and not text):
-                found[-1][_REQUEST.sub("...", text)].append(one)
+        for item, text, right in answers:
+            if not text or (len(text) >= _SHORTEST and not _SPEAKS.search(text)):
+                found[-1][_REQUEST.sub("...", text)].append((item, right))
     errors = dict[str, str]()
     for text, same in found[0].items() if len(found) > 1 else ():
         known = min(len(other.get(text, ())) for other in found[1:])
-        if len(same) >= 2 * known + _LEAST and not any(one.score for one in same):
-            errors |= {one.item_id: text for one in same}
+        if len(same) >= 2 * known + _LEAST and not any(right for _, right in same) and not refusal(text):
+            errors |= {item: text for item, _ in same}
     return errors
+
+
+def in_words(scored: Iterable[Scored]) -> Iterator[tuple[str, str, bool]]:
+    """Give item, text and whether it is right, of texts that are kept, were not cut and refuse nothing."""
+    for one in scored:
+        said, refused = one.response, (one.signs or {}).get("refusal")
+        if refused or not isinstance(said, Generation) or said.finish == "length":
+            continue
+        if said.text or said.token_ids or not one.length:
+            yield one.item_id, said.text.strip(), bool(one.score)

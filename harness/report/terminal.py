@@ -158,13 +158,12 @@ class Pen:
         table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False, show_header=header)
         for at, width in widths.items():
             column, right = section.columns[at], section.columns[at].kind == "number"
-            table.add_column(
+            whole, name, fixed = (
+                right and not column.minor,
                 self._name(column.heading),
-                justify="right" if right else "left",
-                no_wrap=right and not column.minor,
-                overflow="fold",
-                width=width if section.grouped else None,
+                width if section.grouped else None,
             )
+            table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold", width=fixed)
         return table
 
     def _widths(self, section: Section, cells: list[list[int]]) -> dict[int, int]:

@@ -94,11 +94,6 @@ def weights_of(variant: Variant, path: Path) -> str:
 def record_cost(directory: RunDir, name: str, shard: Shard, ready: Ready, closed: Closed) -> None:
     """Record what a variant cost in a shard: load time in seconds, and the largest memory of all its processes."""
     before = directory.recorded(name, f"cost-{shard}.json") or {"peak_bytes": 0}
-    cost = {
-        "load_seconds": round(ready.load_seconds, 3),
-        "peak_bytes": max(closed.usage.peak_bytes, before["peak_bytes"]),
-        "notes": list(closed.usage.notes),
-        "device": ready.device_name,
-        **closed.hardware,
-    }
-    directory.record(name, f"cost-{shard}.json", cost)
+    peak, seconds = max(closed.usage.peak_bytes, before["peak_bytes"]), round(ready.load_seconds, 3)
+    told = {"notes": list(closed.usage.notes), "device": ready.device_name, **closed.hardware}
+    directory.record(name, f"cost-{shard}.json", {"load_seconds": seconds, "peak_bytes": peak, **told})

@@ -5,7 +5,7 @@ Whatever is wrong becomes a Problem with its path; what the slice's description 
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,8 @@ class SliceBuilder:
                 self.say(".split_by", text)
             else:
                 items += self._own_task(info, note)
+        if items and all(note.at_most for note in having):  # a file's lines, of which there may be too few
+            self._check_levels(items, self.axes if len(items) < self.count else self.split_by)
         if not items and len(self.problems) == before:
             self.say(".axes" if spec.axes else "", f"{info.name} has nothing to ask on these levels")
         return items
@@ -164,13 +166,17 @@ class SliceBuilder:
             self.say("", f"{note.name}: {text}")
         return None
 
+    def _check_levels(self, placed: Sequence[Placed | Item], certain: Container[str]) -> None:
+        """Say which levels no item has. certain: axes of whose levels none can be missing by chance."""
+        for axis, levels in self.axes.items():
+            seen = {one.levels.get(axis) for one in placed}
+            for level in [one for one in levels if one not in seen and (axis in certain or not seen)]:
+                yaml = ": write it in quotes if it is yes, no, on or off" * (level in ("true", "false"))
+                self.say(f".axes.{axis}", f"no item has the level {level!r}{yaml}")
+
     def _check_counts(self, placed: Sequence[Placed], split_by: Sequence[str]) -> None:
         """Say which strata came with fewer items than were asked for, and which levels not at all."""
-        for axis, levels in self.axes.items():
-            seen = {one.levels[axis] for one in placed}
-            for level in levels:
-                if level not in seen and (axis in split_by or not seen):
-                    self.say(f".axes.{axis}", f"no item has the level {level!r}")
+        self._check_levels(placed, split_by)
         for stratum, count in Counter(stratum_of(one.levels, split_by) for one in placed).items():
             if count < self.count:
                 text = f"the stratum {stratum!r} has only {count} items, {self.count} are asked for: ask for at most"
@@ -215,12 +221,11 @@ class SliceBuilder:
         every = [Placed({TASK: name} | _levels(doc, axes), number, doc) for number, doc in docs]
         counts: Counter[str] = Counter()
         placed = []  # of each stratum the wanted number, a lasting random choice
-        for one in sorted(every, key=lambda one: hash_order(str(one.number), self.seed, name)):
-            if all(one.levels[axis] in levels for axis, levels in self.axes.items()):
-                stratum = stratum_of(one.levels, split_by)
-                counts[stratum] += 1
-                if counts[stratum] <= self.count:
-                    placed.append(one)
+        fitting = [one for one in every if all(one.levels[axis] in levels for axis, levels in self.axes.items())]
+        self._check_levels(fitting, self.axes if name == self.spec.name else ())
+        for one in sorted(fitting, key=lambda one: hash_order(str(one.number), self.seed, name)):
+            counts[stratum := stratum_of(one.levels, split_by)] += 1
+            placed += [one] if counts[stratum] <= self.count else []
         placed.sort(key=lambda one: one.number)
         self._check_counts(placed, split_by)
         try:  # lm_eval draws the examples of one prompt after those of the last: with examples, all prompts are built

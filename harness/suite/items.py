@@ -112,15 +112,9 @@ def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpe
     else:
         told = " | ".join(map(str, target)) if isinstance(target, list) else str(target)
     chance = right_share({"doc": doc, "target": target}, len(choices))
+    stratum, cluster = stratum_of(levels, split_by), str(doc.get("cluster") or own_id)
     item = Item(
-        id=own_id,
-        slice=spec.key,
-        task=task.task_name,
-        kind=kind,
-        prompt=prompt,
-        levels=dict(levels),
-        stratum=stratum_of(levels, split_by),
-        cluster=str(doc.get("cluster") or own_id),
+        *(own_id, spec.key, task.task_name, kind, prompt, dict(levels), stratum, cluster),
         choices=choices,
         target=told,
         gold=_gold(target, choices),

@@ -386,3 +386,14 @@ def test_samples_that_are_fewer_than_their_summary_says_are_refused(tmp_path):
     summary.write_text(json.dumps({"n-samples": {"jars": {"original": 20, "effective": 10}}}))
     with pytest.raises(NotComparable, match="holds 9 of the 10 documents in its summary"):
         load(folder)
+
+
+def test_equal_questions_in_different_documents_are_one_source(tmp_path):
+    """Sixteen questions fifty times each, as traffic has them, say no more than sixteen."""
+    for side in "ab":
+        lines = [
+            lm_eval_sample(at, arguments=[[f"Q: jar {at % 16}", {}]], doc={"when": at}, resps=[[f"{side}{at}"]])
+            for at in range(800)
+        ]
+        samples_of(tmp_path / side, "jars", lines)
+    assert compared(tmp_path / "a", tmp_path / "b") == 3

@@ -295,10 +295,11 @@ def test_lm_eval_samples_of_other_settings_are_not_compared(tmp_path, layout, ch
     how = {"until": ["\n"], "max_gen_toks": 256, "temperature": 0.0}
 
     def side(name, settings, right):
-        asked = [["Q", settings]] if layout == "list" else {"gen_args_0": {"arg_0": "Q", "arg_1": settings}}
-        return samples_of(
-            tmp_path / name, "jars", [lm_eval_sample(at, float(at < right), arguments=asked) for at in range(101)]
-        )
+        asked = [[[f"Q {at}", settings]] for at in range(101)]
+        if layout == "object":
+            asked = [{"gen_args_0": {"arg_0": f"Q {at}", "arg_1": settings}} for at in range(101)]
+        made = (lm_eval_sample(at, float(at < right), arguments=one) for at, one in enumerate(asked))
+        return samples_of(tmp_path / name, "jars", made)
 
     base = side("base", how, 100)
     assert compared(base, side("same", dict(reversed(how.items())), 101)) == 0
@@ -310,7 +311,8 @@ def test_lm_eval_samples_of_other_repeats_are_not_compared(tmp_path):
 
     def side(name, repeats):
         said = [[f"{name} {at}" for at in range(repeats)]]
-        made = [lm_eval_sample(at, 1.0, arguments=[["Q", {"temperature": 1.0}]], resps=said) for at in range(101)]
+        asked = [[[f"Q {at}", {"temperature": 1.0}]] for at in range(101)]
+        made = [lm_eval_sample(at, 1.0, arguments=one, resps=said) for at, one in enumerate(asked)]
         return samples_of(tmp_path / name, "jars", made)
 
     base = side("base", 1)

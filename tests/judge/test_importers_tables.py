@@ -359,6 +359,7 @@ LESS += [
     "unparseable",
 ]
 LESS += ["harmfulness", "jailbreak_success", "edit_dist", "misalignment"]
+LESS += ["garbled", "loop", "empty_answers", "dropped", "fp_rate", "off_topic"]
 MORE = [
     "score",
     "glosser",
@@ -378,6 +379,7 @@ MORE = [
     "correct",
     "chrf",
     "refusal",
+    "correct_fp8",
 ]
 
 
@@ -423,3 +425,22 @@ def test_a_score_just_above_one_is_shown_as_such(tmp_path):
     """`has score 1: it must be in [0, 1]` would leave nothing to mend."""
     with pytest.raises(NotComparable, match=r"has score 1\.0000001: it must be in"):
         load(_jsonl(tmp_path / "a.jsonl", [{"item": 1, "score": 1.0000001}]))
+
+
+@pytest.mark.parametrize("column", ["question", "Prompt"])
+@pytest.mark.parametrize(("asked", "context", "right"), [(20, 1, 3), (1000, 1, 0), (1, 1, 0), (20, 50, 0)])
+def test_rows_that_ask_the_same_are_one_source_without_an_option(tmp_path, column, asked, context, right):
+    """A log of traffic that holds twenty questions fifty times; not one template, or one question about many texts."""
+    for side in "ab":
+        rows = [
+            {
+                "item": at,
+                "score": 1,
+                column: f"q{at % asked}",
+                "context": f"c{at % asked % context}{at // asked % context}",
+            }
+            for at in range(1000)
+        ]
+        _csv(tmp_path / f"{side}.csv", [{**row, "response": f"{side}{row['item']}"} for row in rows])
+    assert compared(tmp_path / "a.csv", tmp_path / "b.csv") == right
+    assert compared(tmp_path / "a.csv", tmp_path / "b.csv", "--prompt", "item") == 0

@@ -14,7 +14,7 @@ from scipy.stats import binom
 from harness.config.schema import Policy, SliceSpec
 from harness.errors import StatisticsError
 from harness.judge.rules import Rules
-from harness.judge.tail_counts import Cell, cells, errors_in_words, with_late
+from harness.judge.tail_counts import Cell, cells, errors_in_words, in_words, with_late
 from harness.judge.tolerances import judge_rates, unmatched_tolerances
 from harness.records import TAIL_KINDS, Generation, Item, Scored, Unanswered
 from harness.stats.events import event_rate, items_to_decide_rate, items_without_event
@@ -381,22 +381,26 @@ def _said(texts: list[str], *, score: float = 0.0, finish: Any = "eos", **signs:
     ]
 
 
+def _errors(sides: list[list[Scored]]) -> dict[str, str]:
+    return errors_in_words(map(in_words, sides))
+
+
 def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidates() -> None:
     """A text that comes five times, or once with another request number each time, is one if a candidate is well."""
     busy = [f"The model is overloaded (request 7f3a-{at:05d})" for at in range(6)]
     well = _said([f"The answer is {at}" for at in range(6)])
-    assert set(errors_in_words([_said(busy), well]).values()) == {"The model is overloaded (request ..."}
-    assert set(errors_in_words([_said(busy), well])) == {f"t/{at}" for at in range(6)}
-    assert errors_in_words([_said(busy), _said(busy), well])  # one candidate that is well is enough
-    assert not errors_in_words([_said(busy[:4]), well])
-    assert not errors_in_words([_said(["I do not"] * 6), well])  # too short to be told from a label
-    assert set(errors_in_words([_said([""] * 4 + [" \n"] * 2), well]).values()) == {""}
-    assert not errors_in_words([_said([""] * 6), _said(["", "", "", "", "4 lamps", "5"])])  # stop texts, say
+    assert set(_errors([_said(busy), well]).values()) == {"The model is overloaded (request ..."}
+    assert set(_errors([_said(busy), well])) == {f"t/{at}" for at in range(6)}
+    assert _errors([_said(busy), _said(busy), well])  # one candidate that is well is enough
+    assert not _errors([_said(busy[:4]), well])
+    assert not _errors([_said(["I do not"] * 6), well])  # too short to be told from a label
+    assert set(_errors([_said([""] * 4 + [" \n"] * 2), well]).values()) == {""}
+    assert not _errors([_said([""] * 6), _said(["", "", "", "", "4 lamps", "5"])])  # stop texts, say
     unkept = [Scored(f"t/{at}", "d", 0, 0.0, {}, Generation(f"t/{at}", "", (), "eos", 3), length=4) for at in range(6)]
-    assert not errors_in_words([unkept, well])
-    assert not errors_in_words([_said(["The answer is B"] * 6), _said(["The answer is B"] * 3)])
-    assert not errors_in_words([_said(busy[:5]) + _said(busy[5:], score=1.0), well])
-    assert not errors_in_words([_said(busy, finish="length"), well])
-    assert not errors_in_words([_said(busy, refusal=True), well])
-    assert not errors_in_words([_said(["I do not know that."] * 6), well])
-    assert not errors_in_words([_said(busy)])
+    assert not _errors([unkept, well])
+    assert not _errors([_said(["The answer is B"] * 6), _said(["The answer is B"] * 3)])
+    assert not _errors([_said(busy[:5]) + _said(busy[5:], score=1.0), well])
+    assert not _errors([_said(busy, finish="length"), well])
+    assert not _errors([_said(busy, refusal=True), well])
+    assert not _errors([_said(["I do not know that."] * 6), well])
+    assert not _errors([_said(busy)])

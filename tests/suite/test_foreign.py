@@ -266,6 +266,11 @@ def test_a_tag_is_a_slice_of_its_tasks():
         ({"name": "local_sums", "axes": {"abuot": [1]}}, "slices[0].axes.abuot", "Did you mean 'about'"),
         ({"name": "local_sums", "items": 99}, "slices[0].items", "ask for at most 14"),
         ({"name": "local_sums", "axes": {"about.size": ["huge"]}}, "slices[0].axes.about.size", "no item has the"),
+        (
+            {"name": "local_sums", "items": 5, "axes": {"about.size": ["huge", "small"]}},
+            "slices[0].axes.about.size",
+            "level 'huge'",
+        ),
         ({"name": "local_exam", "tasks": ["local_sum"]}, "slices[0].tasks", "Did you mean 'local_sums'"),
         ({"name": "local_summs"}, "slices[0].name", "Did you mean 'local_sums'"),
         ({"name": "long_contxt"}, "slices[0].name", "Did you mean 'long_context'"),

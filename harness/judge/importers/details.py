@@ -75,7 +75,8 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
                 raise NotComparable(f"{where}: its repeats were asked differently, or its metadata is no object")
             scores = [one for one in (_reward(each, where) for each in repeats) if not math.isnan(one)]
             mean = math.fsum(scores) / len(scores) if len(scores) == expected else math.nan
-            rows.said[f"{task}/{item}"] = {(str(said), False) for one in repeats if (said := one.get("model_response"))}
+            told = (one.get("model_response") for one in repeats)
+            rows.said[f"{task}/{item}"] = {(str(one), False) for one in told if one is not None}
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
         rows.measure[task], rows.sources[task], config = "reward", (str(file), ""), inner(bundle, "config")
         rows.settings |= {f"{key} of {task}": str(config.get(key)) for key in _ASKED_BY_NEL if config}
@@ -135,7 +136,8 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
             answer = doc.get("model_response", doc.get("predictions"))
             if any(parts := [*map(answer.get, ("text", "logprobs"))] if isinstance(answer, Mapping) else [answer]):
-                rows.said[f"{task}/{item}"].add((json.dumps(parts, default=str), not parts[0]))
+                text = json.dumps(parts, default=str, ensure_ascii=False)
+                rows.said[f"{task}/{item}"].add((text, not parts[0]))
             score = read.score_of(one["metric"], metric, where)
             right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
             chance = right / count if right < count else 0.0  # if all are right, they are ways to write one answer

@@ -139,7 +139,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         if epoch in epochs[item]:
             raise NotComparable(f"{where}: has epoch {epoch} twice")
         if told := [inner(one, "message").get("content") for one in inner(sample, "output").get("choices") or ()]:
-            rows.said[item].add((canonical_json([epoch, told]), False))
+            rows.said[item].add((canonical_json({str(epoch): told}), False))
         epochs[item][epoch] = _score(sample, log.task, where, metric, rows)
         edited += any(inner(one).get("history") for one in inner(sample, "scores").values())
     stored, said = sum(map(len, epochs.values())), inner(log.header, "results")

@@ -24,9 +24,7 @@ PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_a
 """Which metric is the score where a task has several and none is named."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
 _LIMITS = re.compile(r"(?:max_gen_toks|truncation|enable_thinking|think_end_token|add_bos_token)=[^,]*")  # of a model
-_CHOICE = re.compile(
-    r'\[+(-?[\d.]+|"-?[\d.]+"), "?(true|false)', re.IGNORECASE
-)  # how likely, and whether the likeliest
+_CHOICE = re.compile(r'(?i)\[+(-?[\d.]+|"-?[\d.]+"), "?(true|false)')  # how likely, and whether the likeliest
 _OWN = frozenset({  # keys of a sample that are not metrics
     "arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps", "target",
     "target_hash",
@@ -45,7 +43,7 @@ def sample_files(path: Path) -> list[Path]:
 
 def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read a sample file or a directory of them. Raises UsageError if a metric or field is not there, NotComparable."""
-    rows = Rows(str(path), options)
+    rows, sources = Rows(str(path), options), list[str]()
     files = _newest(path, rows)
     tasks = {task: _lines(file) for task, file in files.items()}
     known = {task: list(dict.fromkeys(str(line.get("filter")) for line in lines)) for task, lines in tasks.items()}
@@ -63,17 +61,19 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         held, said = len({str(line["doc_id"]) for line in lines}), counts.get(re.sub(r"\W", "_", task))
         if isinstance(said, int) and held < said:
             raise NotComparable(f"{files[task]}: holds {held} of the {said} documents in its summary: copy all of them")
-        # The choices, or how text is generated.
-        offered = {str([one[1:2] for one in _requests(line)]) for line in lines}
+        offered = {str([one[1:2] for one in _requests(line)]) for line in lines}  # choices, or how text is generated
         guess = guessing([str(line.get("target")) for line in lines]) if len(offered) == 1 else 0.0
         twice = "acc_mutual_info" in (lines[0].get("metrics") or ())  # each choice is weighed without its question, too
         for line in lines:
             item, where = f"{task}/{read.as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = read.score_of(line, metric, where), fingerprint(*_hashes(line))
             if told := line.get("resps") or line["filtered_resps"]:
-                rows.said[item].add((text := json.dumps(told), _CHOICE.match(text) is not None))
+                rows.said[item].add((text := json.dumps(told, ensure_ascii=False), _CHOICE.match(text) is not None))
             share = right_share(line, len(_requests(line)) // (1 + twice))
             rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(share, guess))
+            texts = [part for one in _requests(line) if isinstance(one, list) for part in one if isinstance(part, str)]
+            sources.append(f"{task}/{fingerprint(*texts, str(line.get('target')))}" if texts else item)
+    rows.clusters = rows.clusters or sources  # what was asked alike is one source, whatever else documents hold
     return rows.outcomes(name)
 
 

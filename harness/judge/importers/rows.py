@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -182,7 +183,7 @@ class Rows:
             notes=tuple(self.notes),
             unique=True,
         )
-        return replace(told, sources=self.sources, said=self.said if callable(self.said) else lambda: self.said)
+        return replace(told, sources=self.sources, said=cache(self.said) if callable(self.said) else lambda: self.said)
 
     def _collapsed(self, scores: Floats, facts: Sequence[NDArray[Any]]) -> tuple[slice | NDArray[np.int64], Floats]:
         """Return the first row of each item, and the item's score. facts: columns that must agree among its rows."""

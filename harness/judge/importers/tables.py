@@ -29,6 +29,7 @@ _MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _ASKED = _QUESTION | {"target", "gold", "reference"}
+_BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
@@ -111,6 +112,18 @@ def questions(paths: Sequence[Path], options: ImportOptions) -> tuple[list[str],
         items, *columns = _columns(path, [options.item or "item", *names], optional=names)
         found.append((_items(items, path), [one.labels() for one in columns]))
     return names, found
+
+
+def sources(path: Path, options: ImportOptions) -> dict[str, int]:
+    """Return item to what it was asked, if a table's columns say more than one question; equal ones are one source."""
+    known = _header(path)
+    names = [one for one in known if one.lower() in _BESIDE and known.count(one) == 1]
+    if _QUESTION.isdisjoint(map(str.lower, names)):
+        return {}
+    items, *columns = _columns(path, [options.item or "item", *names], optional=names)
+    told = zip(*([one.names[code] for code in one.codes] for one in map(_Column.labels, columns)), strict=True)
+    found = dict(zip(_items(items, path), (fingerprint(*one) for one in told), strict=True))
+    return found if len(set(found.values())) > 1 else {}
 
 
 def _header(path: Path) -> list[str]:

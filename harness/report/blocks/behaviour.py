@@ -44,11 +44,8 @@ def divergence_rows(
     clusters = {item.id: item.cluster for item in items}
     parts = {name: _parts(items, some) for name, some in found.items()}
     noise = {place: summarise(some).kl for place, some in parts.get(control, {}).items()}
-    return tuple(
-        DivergenceRow(name, *place, summarise(some, clusters), noise.get(place))
-        for name, mine in parts.items()
-        for place, some in mine.items()
-    )
+    flat = ((name, place, some) for name, mine in parts.items() for place, some in mine.items())
+    return tuple(DivergenceRow(name, *place, summarise(some, clusters), noise.get(place)) for name, place, some in flat)
 
 
 def _parts(items: Sequence[Item], found: Sequence[Divergence]) -> dict[_Place, list[Divergence]]:
@@ -83,10 +80,8 @@ def divergence(judgement: Judgement, evidence: Evidence) -> Section:
         if one.position and one.stratum == _EVERYTHING:
             lines = drawn.setdefault(one.slice, {each.candidate: [] for each in rows})
             lines[one.candidate].append((one.position, max(one.summary.kl, 0.0)))
-    charts = [
-        Chart(label, "token position", tuple(Line(name, tuple(own)) for name, own in lines.items()))
-        for label, lines in drawn.items()
-    ]
+    found = {label: tuple(Line(name, tuple(own)) for name, own in lines.items()) for label, lines in drawn.items()}
+    charts = [Chart(label, "token position", lines) for label, lines in found.items()]
     charts.sort(key=lambda one: -max((y for line in one.lines for _, y in line.points), default=0.0))
     note = NOTES["divergence"].format(baseline=baseline)
     if (more := len(charts) - _DRAWN) > 0:
@@ -162,13 +157,10 @@ def _same(judgement: Judgement, evidence: Evidence) -> Section:
         counts = (f"{count:,}" for count in (one.n, one.n - one.count, flips[one.variant, one.place]))
         rows.append((one.variant, one.place, *counts, f"{100 * one.count / one.n:.1f} %"))
     lines, title = _lines((one.variant for one in differing), differing), f"differ from {judgement.baseline}'s"
-    return Section(
-        "How it behaves: the same answer?",
-        names("candidate", "slice") + numbers("texts", "same to the token", "flips", "churn"),
-        tuple(rows),
-        note="Churn is the share of texts that differ from the baseline's; a flip is another score.",
-        charts=(Chart(f"Texts that {title}", _SHARE, lines, across=True),) if lines else (),
-    )
+    columns = names("candidate", "slice") + numbers("texts", "same to the token", "flips", "churn")
+    note = "Churn is the share of texts that differ from the baseline's; a flip is another score."
+    charts = (Chart(f"Texts that {title}", _SHARE, lines, across=True),) if lines else ()
+    return Section("How it behaves: the same answer?", columns, tuple(rows), (), note, charts=charts)
 
 
 def _caches(judgement: Judgement, evidence: Evidence) -> Section:

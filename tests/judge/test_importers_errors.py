@@ -1,0 +1,83 @@
+"""A baseline whose server failed and whose file says so in place of answers hides no loss of the candidate."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from written import compared, inspect_log, jsonl, lm_eval_sample, samples_of
+
+FAILED = [at % 5 == 0 for at in range(400)]
+BASE = [0.0 if failed or at % 7 == 0 else 1.0 for at, failed in enumerate(FAILED)]
+WORSE = [0.0 if at % 7 == 0 or at % 6 == 1 else 1.0 for at in range(400)]  # loses a sixth, and gains what failed
+
+
+def _answers(side, scores, error):
+    failed = [side == "a" and one for one in FAILED]
+    return [error if bad else f"{side}: 4{at}" for at, (bad, _) in enumerate(zip(failed, scores, strict=True))]
+
+
+def _lm_eval(folder, scores, texts):
+    made = (lm_eval_sample(at, one, resps=[[text]]) for at, (one, text) in enumerate(zip(scores, texts, strict=True)))
+    return samples_of(folder, "jars", made)
+
+
+def _inspect(folder, scores, texts):
+    path = inspect_log(folder / "log.json", [[one] for one in scores])
+    log = json.loads(path.read_text())
+    for sample, text in zip(log["samples"], texts, strict=True):
+        sample["output"] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
+    path.write_text(json.dumps(log))
+    return path
+
+
+def _nel(folder, scores, texts):
+    rows = enumerate(zip(scores, texts, strict=True))
+    lines = ({"problem_idx": at, "prompt": f"{at}?", "reward": one, "model_response": text} for at, (one, text) in rows)
+    jsonl(folder / "results.jsonl", lines)
+    (folder / "eval-1.json").write_text(json.dumps({"benchmark": {"name": "jars"}}))
+    return folder
+
+
+def _lighteval(folder, scores, texts):
+    rows = enumerate(zip(scores, texts, strict=True))
+    lines = [
+        {"doc": {"query": f"{at}?"}, "metric": {"em": one}, "model_response": {"text": [text], "logprobs": []}}
+        for at, (one, text) in rows
+    ]
+    place = folder / "details" / "m"
+    place.mkdir(parents=True)
+    parquet.write_table(pa.Table.from_pylist(lines), place / "details_jars_2026-11-26T12-00-00.parquet")
+    return folder
+
+
+def _table(folder, scores, texts):
+    rows = enumerate(zip(scores, texts, strict=True))
+    lines = ({"item": at, "score": one, "response": text} for at, (one, text) in rows)
+    return jsonl(folder / "t.jsonl", lines)
+
+
+@pytest.mark.parametrize("write", [_lm_eval, _inspect, _nel, _lighteval, _table])
+@pytest.mark.parametrize("error", ["", "Error code: 429 - the rate limit is reached"])
+def test_errors_in_place_of_the_baselines_answers_hide_no_loss(tmp_path, capsys, write, error):
+    """lm_eval writes an empty answer where a server failed; both would be wrong answers that the candidate gains."""
+    sides = [
+        write(tmp_path / side, scores, _answers(side, scores, error)) for side, scores in (("a", BASE), ("b", WORSE))
+    ]
+    assert compared(*sides) == 4
+    assert compared(*sides, "--allow-unmatched", "0.25", "--json") != 0
+    assert f"baseline answered 80 items with {error!r}, which looks like an error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("write", [_lm_eval, _inspect, _nel, _lighteval, _table])
+@pytest.mark.parametrize("said", ["", "not listed in the text", "I do not know that", "no"])
+def test_what_both_models_say_or_say_of_themselves_is_an_answer(tmp_path, write, said):
+    """The same text of the candidate, a refusal, a label."""
+    sides = []
+    for side in "ab":
+        texts = _answers("a", BASE, said)
+        texts = texts if side == "a" or said in {"I do not know that", "no"} else [*texts[:399], "other"]
+        sides.append(write(tmp_path / side, BASE, [f"{side}: {one}" if one.startswith("a:") else one for one in texts]))
+    assert compared(*sides) == 0
