@@ -363,7 +363,9 @@ def test_a_read_only_output_directory_is_said(
     """A file system mounted read-only: exit code 4 and the flag that helps."""
     with mounted(tmp_path / "fixed", "ro") as fixed:
         assert call("run", write(tmp_path, tiny_llama), "--output", fixed) == ExitCode.NOT_COMPARABLE
-        assert "the file system is read-only: give another place with --output" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "the file system is read-only: give another place with --output" in said
+        assert "quantcliff gate RUN" in said
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
