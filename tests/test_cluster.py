@@ -191,7 +191,7 @@ def test_a_judge_that_was_cancelled_is_no_pass(cluster, home):
 
     assert submitting.submit_slurm(array, judge, wait=True, say=cancel) == ExitCode.NOT_COMPARABLE
     array.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\n")
-    (home / "verdict.json").write_text('{"exit_code": 0}')
+    (home / "verdict.json").write_text('{"exit_code": 0, "candidates": []}')
     assert submitting.submit_slurm(array, judge, wait=True, say=lambda _: None) == ExitCode.PASS
     judge.write_text("#!/bin/sh\n#SBATCH --output=/dev/null\nkill -9 $$\n")  # sbatch says 1, which would be a fail
     assert submitting.submit_slurm(array, judge, wait=True, say=lambda _: None) == ExitCode.NOT_COMPARABLE

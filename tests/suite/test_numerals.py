@@ -291,3 +291,9 @@ def test_no_text_stops_the_reader(text):
 def test_long_answers_are_read_in_linear_time(text):
     """Tens of thousands of signs of any kind are read at once."""
     numbers(text * (30_000 // len(text)))
+
+
+def test_digits_of_no_number_keep_two_numbers_apart():
+    """An address or a version between two numbers: the last one is not beside the first."""
+    assert stated_number("(account 0130 00, 203.0.113.77) 42") == 42
+    assert stated_number("0130 00, 42") is None

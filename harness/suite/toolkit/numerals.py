@@ -56,11 +56,17 @@ def decided(text: str, language: str = "", before: str = "", *, last: bool = Fal
     at = len(found) - 1 if last else sum(one.start < len(lead) for one in found)
     if not 0 <= at < len(found) or RE["beyond"].match(plain, found[at].end):
         return None
-    marks = [b.start < a.end or RE["beside"].match(plain, a.end) for a, b in itertools.pairwise(found)]
+    marks = [b.start < a.end or _beside(plain, a.end, b.start) for a, b in itertools.pairwise(found)]
     first = next((low for low in range(at, 0, -1) if not marks[low - 1]), 0)
     end = next((high for high in range(at, len(marks)) if not marks[high]), len(marks))
     alone = len({one.value for one in found[first : end + 1]}) == 1
     return found[at].value if alone and not RE["bound"].search(plain[: found[at].start][-60:]) else None
+
+
+def _beside(text: str, end: int, start: int) -> bool:
+    """Whether neither of two numbers is stated; not if there are digits of no number between them, as of a version."""
+    found = RE["beside"].match(text, end)
+    return found is not None and not any(map(str.isdigit, text[found.end() : start]))
 
 
 def listed(text: str) -> set[int]:
