@@ -203,11 +203,17 @@ def _stratum(base: _Index, rows: Columns, at: int, unmatched: int, *, blind: boo
         if one_sided:
             worst = _looks(_lost(rows, unmatched), margin, chance, shares, rules.policy)[-len(looks) :]
             looks = [replace(one, worst=own.result) for one, own in zip(looks, worst, strict=True)]
-    excessive = one_sided > np.ceil(base.allow_unmatched * (asked + unmatched))
-    counts = (0, 0, one_sided) if blind else (asked - both.item.size, unmatched, one_sided)
-    tolerated, planned = allowed(margin, float(scores.mean()) if scores.size else 0.0), asked if plan is None else plan
     return StratumNumbers(
-        *(*place, tolerated, rules.gating(*place), tuple(looks), planned, asked, *counts, excessive),
+        *place,
+        margin=allowed(margin, float(scores.mean()) if scores.size else 0.0),
+        gating=rules.gating(*place),
+        looks=tuple(looks),
+        planned=asked if plan is None else plan,
+        asked=asked,
+        unanswered=0 if blind else asked - both.item.size,
+        unmatched=0 if blind else unmatched,
+        one_sided=one_sided,
+        excessive=one_sided > np.ceil(base.allow_unmatched * (asked + unmatched)),
         flips=int(np.count_nonzero(both.before != both.after)),
         chance=chance,
         weight=float(base.weight[at]),

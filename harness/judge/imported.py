@@ -117,9 +117,8 @@ def _copies(sides: Sequence[Outcomes], paths: Sequence[Path]) -> dict[str, str]:
         first = contents.index(contents[at]) % at  # the side with these files, or else the baseline
         same = [("", "byte for byte")] if contents[first] == contents[at] else _repeated(sides[0], side)
         for what, how in itertools.islice(same, 1):
-            text = (
-                f"{side.sources.get(what, (paths[at],))[0]}: the results of {side.name}{what and f' for {what}'} are "
-            )
+            who = f"{side.name} for {what}" if what else side.name
+            text = f"{side.sources.get(what, (paths[at],))[0]}: the results of {who} are "
             text += f"{'the ' * (not first)}{sides[first].name}'s ({paths[first]}), {how}, so there is nothing to "
             found[side.name] = f"{text}compare: give the candidate's own, or --allow-identical for an A/A comparison"
     return found
