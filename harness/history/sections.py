@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -121,18 +122,12 @@ def trend(history: History) -> Section:
         count += not moved
     columns = names("slice", minor=4) + strata("stratum") + names("candidate", "runs") + numbers("first", minor=2)
     columns += numbers("last") + numbers("limits", minor=3) + numbers("margin", minor=1) + texts("verdicts", "now")
-    text = f"Asked with more than one set of items, which are never joined to one line: {'; '.join(said)}."
+    text = [f"Asked with more than one set of items, which are never joined to one line: {'; '.join(said)}."]
     note = "In points, with one-sided limits; runs by their number. The verdicts are those of the runs, in order."
-    shown = (
-        "Change of each stratum against its baseline, run by run",
-        columns,
-        tuple(rows),
-        (text,) if said else (),
-        note,
-    )
     left = f"{count} series have one run, or did not change." if count else ""
-    y = "change in points"
-    return Section(*shown, quiet=tuple(quiet), quiet_note=left, charts=tuple(charts), y=y, stacked=True)
+    title, absent = "Change of each stratum against its baseline, run by run", tuple(text if said else ())
+    shown = Section(title, columns, tuple(rows), absent, note, quiet=tuple(quiet), quiet_note=left, stacked=True)
+    return replace(shown, charts=tuple(charts), y="change in points")
 
 
 def _line(name: str, rows: list[sqlite3.Row]) -> Line:

@@ -46,11 +46,8 @@ def compare(
     control_baseline: the baseline on the items that the control was asked, if these are not all. blind: strata that
     were asked of the baseline alone, because it shows no signal there; candidates have NaN in them, as in what
     `layering` leaves out. allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be
-    compared says why in `Comparison.refused`, and the others go on. Raises NotComparable where two have one name.
+    compared says why in `Comparison.refused`, and the others go on. Each variant has a name of its own.
     """
-    names = [one.name for one in candidates]
-    if len({baseline.name, *names}) <= len(names):
-        raise NotComparable(f"each variant needs a different name: {', '.join([baseline.name, *names])}")
     base = _Index(baseline, rules, allow_unmatched, layering)
     compared = tuple(_compare_one(base, one, blind, pooled=True) for one in candidates)
     against = back = None
@@ -163,10 +160,8 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
     if until is not None:
         order = order[look[order] <= until]
     here, there = here[order], there[order]
-    cluster, layer = (
-        None if base.cluster is None else base.cluster[here],
-        None if base.layer is None else base.layer[here],
-    )
+    cluster = None if base.cluster is None else base.cluster[here]
+    layer = None if base.layer is None else base.layer[here]
     told = base.place[here], baseline.score[here], candidate.score[there], look[order]
     return Columns(here, *told, baseline.weight[here], baseline.chance[here], cluster, np.ones(order.size), layer)
 

@@ -42,12 +42,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
 
     candidates: ``PATH`` or ``NAME=PATH``. options: the flags of `compare`, None or empty if not given.
     """
-    named: list[tuple[str, Path]] = []
-    for text in candidates:
-        name, equals, place = text.partition("=")
-        if equals and not (name and place):
-            raise UsageError(f"--candidate {text}: write NAME=PATH, or PATH alone")
-        named.append((name, Path(place)) if equals else (Path(text).stem or text, Path(text)))
+    named = _named(candidates)
     known = [one.name for one in dataclasses.fields(ImportOptions) if options.get(one.name) not in (None, ())]
     reading = ImportOptions(**{name: options[name] for name in known})
     used = [importers.format_of(one, reading) for one in (baseline, *(path for _, path in named))]
@@ -80,6 +75,20 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     counts, order = Counter(errors.values()).items(), [name for name, _ in named]
     said = [f"{base.name} answered {count} items with {text[:200]!r}, {ERROR}" for text, count in counts]
     return gate.judge(material, rules, not_judged=same, order=order, warnings=tuple(said), provenance=provenance)
+
+
+def _named(candidates: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return the name and the path of each candidate. Raises UsageError."""
+    named: list[tuple[str, Path]] = []
+    for text in candidates:
+        name, equals, place = text.partition("=")
+        if equals and not (name and place):
+            raise UsageError(f"--candidate {text}: write NAME=PATH, or PATH alone")
+        named.append((name, Path(place)) if equals else (Path(text).stem or text, Path(text)))
+    if len({"baseline", *dict(named)}) <= len(named):
+        names = ", ".join(("baseline", *(name for name, _ in named)))
+        raise UsageError(f"each variant needs a different name, not {names}: give --candidate NAME=PATH")
+    return named
 
 
 def _in_words(side: Outcomes) -> Iterator[tuple[str, str, bool]]:

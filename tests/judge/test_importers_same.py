@@ -634,3 +634,12 @@ def test_reading_needs_none_of_the_tools():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=DATA.parent.parent
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["c", "baseline"])
+def test_two_variants_of_one_name_are_refused(tmp_path, capsys, name):
+    """A table in which two rows have one name cannot be read."""
+    rows = [[f"{at},{int(at % one > 0)}" for at in range(90)] for one in (3, 4)]
+    sides = [csv_of(tmp_path / f"{at}.csv", "item,score", own) for at, own in enumerate(rows)]
+    assert compared(*sides, "--candidate", f"{name}={sides[1]}") == 2
+    assert "needs a different name" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from making import Cell, side, stratum
 
 from harness.config import loading as config
 from harness.config.schema import SliceSpec
-from harness.errors import ConfigError, NotComparable
+from harness.errors import ConfigError
 from harness.judge import compare, gate
 from harness.judge.outcomes import build
 from harness.judge.rules import Rules
@@ -237,12 +237,6 @@ def test_the_average_by_traffic_weighs_items():
         ("all", -0.5),
         ("all, by traffic", pytest.approx(-0.1)),
     ]
-
-
-def test_two_variants_of_one_name_are_refused():
-    """A table in which two rows have one name cannot be read."""
-    with pytest.raises(NotComparable, match="needs a different name"):
-        _judged(_candidate("int4"), _candidate("int4"))
 
 
 def test_a_rule_that_fits_no_stratum_is_named():
