@@ -125,8 +125,7 @@ def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -
     found: list[dict[str, str]] = [{} for _ in range(count)]
     first = np.unique(place, return_index=True)[1]
     for axis, labels in baseline.levels.items():
-        differing = np.bincount(place, labels.codes != labels.codes[first][place], count)
-        for at in np.flatnonzero(differing == 0):
+        for at in np.flatnonzero(np.bincount(place, labels.codes != labels.codes[first][place], count) == 0):
             if level := labels[int(first[at])]:
                 found[at][axis] = level
     return tuple(found)
