@@ -359,6 +359,8 @@ LESS += [
     "unparseable",
 ]
 LESS += ["harmfulness", "jailbreak_success", "edit_dist", "misalignment"]
+LESS += ["error_pct", "wer_percent", "fail_ratio", "error_fraction", "nll_per_token", "wrong_answers"]
+LESS += ["kld", "mean_kld", "bits_per_char", "nrmse", "hamming_distance", "jsd"]
 LESS += ["garbled", "loop", "empty_answers", "dropped", "fp_rate", "off_topic"]
 MORE = [
     "score",
@@ -375,6 +377,9 @@ MORE = [
     "error_free",
     "failover",
     "FAIL_TO_PASS",
+    "correct_pct",
+    "pass_ratio",
+    "solved_per_token",
     "unbiased",
     "correct",
     "chrf",
