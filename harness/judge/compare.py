@@ -172,8 +172,7 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
 
 def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
     """Count, per place, the items that have no partner. Raises NotComparable if the baseline lacks a place."""
-    alone = np.concatenate([pairs.baseline_only, pairs.differing])
-    lost = np.bincount(base.place[alone], minlength=len(base.places))
+    lost = np.bincount(base.place[np.concatenate([pairs.baseline_only, pairs.differing])], minlength=len(base.places))
     there = Counter((candidate.slice[one], candidate.stratum[one]) for one in map(int, pairs.candidate_only))
     if new := listed("/".join(place) for place in there.keys() - set(base.places)):
         text = f"{candidate.name}: {base.baseline.name} has nothing in strata that the candidate has ({new})"

@@ -449,3 +449,25 @@ def test_rows_that_ask_the_same_are_one_source_without_an_option(tmp_path, colum
         _csv(tmp_path / f"{side}.csv", [{**row, "response": f"{side}{row['item']}"} for row in rows])
     assert compared(tmp_path / "a.csv", tmp_path / "b.csv") == right
     assert compared(tmp_path / "a.csv", tmp_path / "b.csv", "--prompt", "item") == 0
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    ("column", "told", "code"),
+    [
+        ("num_fewshot", (0, 5), 4),
+        ("prompt_version", ("v1", "v2"), 4),
+        ("Dataset", ("squad", "squad_v2"), 4),
+        ("judge_model", ("large", "small"), 4),
+        ("num_fewshot", (5, 5), 0),
+        ("model_revision", ("a", "b"), 0),
+    ],
+)
+def test_tables_that_say_that_they_were_asked_otherwise_are_not_compared(tmp_path, capsys, suffix, column, told, code):
+    """A column that says the same of all rows, and something else on the other side: five examples hide a loss."""
+    for side, how in zip("ab", told, strict=True):
+        rows = [{"item": at, "score": float(at % 50 > 0), column: how} for at in range(500)]
+        WRITERS[suffix](tmp_path / f"{side}.{suffix}", rows)
+    words = [tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}", "--json"]
+    assert compared(*words, "--allow-identical") == code
+    assert code == 0 or f"{column}: '{told[1]}', in baseline '{told[0]}'" in capsys.readouterr().out
