@@ -67,7 +67,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     if reading.prompt is None and set(used) == {"table"}:
         for _, path in named:
             _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
-        if asked := sources(baseline, reading):
+        if asked := sources([baseline, *(path for _, path in named)], reading):
             told = (np.array([asked.get(item, 0) for item in one.items], np.uint64) for one in (base, *judged))
             base, *judged = [replace(one, fingerprint=own) for one, own in zip((base, *judged), told, strict=True)]
     errors = errors_in_words(map(_in_words, (base, *judged)))

@@ -451,6 +451,15 @@ def test_rows_that_ask_the_same_are_one_source_without_an_option(tmp_path, colum
     assert compared(tmp_path / "a.csv", tmp_path / "b.csv", "--prompt", "item") == 0
 
 
+@pytest.mark.parametrize("column", ["text", "messages"])
+def test_a_models_own_text_beside_a_question_is_no_part_of_it(tmp_path, column):
+    """Fifty sampled answers to each of twenty questions are twenty sources, also where a column holds each answer."""
+    for side in "ab":
+        rows = [{"item": at, "score": 1, "question": f"q{at % 20}", column: f"{side} says {at}"} for at in range(1000)]
+        _csv(tmp_path / f"{side}.csv", rows)
+    assert compared(tmp_path / "a.csv", tmp_path / "b.csv") == 3
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @pytest.mark.parametrize(
     ("column", "told", "code"),

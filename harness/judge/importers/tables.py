@@ -117,15 +117,21 @@ def questions(paths: Sequence[Path], options: ImportOptions) -> tuple[list[str],
     return names, found
 
 
-def sources(path: Path, options: ImportOptions) -> dict[str, int]:
-    """Return item to what it was asked, if a table's columns say more than one question; equal ones are one source."""
-    known = _header(path)
+def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
+    """Return item to what the first table says it was asked, if that is more than one question; equal ones are one."""
+    known, *others = map(_header, paths)
     names = [one for one in known if one.lower() in _BESIDE and known.count(one) == 1]
     if _QUESTION.isdisjoint(map(str.lower, names)):
         return {}
-    items, *columns = _columns(path, [options.item or "item", *names], optional=names)
-    told = zip(*([one.names[code] for code in one.codes] for one in map(_Column.labels, columns)), strict=True)
-    found = dict(zip(_items(items, path), (fingerprint(*one) for one in told), strict=True))
+    items, *columns = _columns(paths[0], [options.item or "item", *names], optional=names)
+    asked = dict(zip(names, map(_Column.labels, columns), strict=True))
+    for path, header in zip(paths[1:], others, strict=True):
+        for name in [one for one in asked if one.lower() not in _ASKED and header.count(one) == 1]:
+            texts, own = set(_columns(path, [name], optional=[name])[0].labels().names), asked[name].names
+            if 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
+                del asked[name]
+    told = zip(*([one.names[code] for code in one.codes] for one in asked.values()), strict=True)
+    found = dict(zip(_items(items, paths[0]), (fingerprint(*one) for one in told), strict=True))
     return found if len(set(found.values())) > 1 else {}
 
 
