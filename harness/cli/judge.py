@@ -265,8 +265,7 @@ def verify(run: RunDir, candidate: str | None, as_json: bool, **endpoint: Any) -
 
     record = load_run(run)
     variant = verifying.choose_variant(record, candidate)
-    recorded = next(one.engine for one in record.experiment.variants if one.name == variant)
-    spec = _engine_spec(recorded, endpoint)
+    spec = _engine_spec(next(one.engine for one in record.experiment.variants if one.name == variant), endpoint)
     found = verifying.verify(record, variant, spec, os.environ.get(spec.api_key_env or "", ""))
     if as_json:
         shared.print_json({**dataclasses.asdict(found), "exit_code": int(found.exit_code)})

@@ -122,8 +122,7 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
         likely, much = (max(_gain_p(one, by) for one in same) for by in (0.0, GONE_WRONG_GAIN))
         if len(same) < len(usable) or min(gains) <= 0.0 or likely >= GONE_WRONG_LEVEL:
             continue
-        alike = len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)
-        if alike or much < GONE_WRONG_LEVEL:
+        if (len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)) or much < GONE_WRONG_LEVEL:
             where = f"in {scope.slice}" if scope.slice else "over all items"
             gain = "by " + " to ".join(dict.fromkeys(f"{points(one)} points" for one in (min(gains), max(gains))))
             text = f"{who} is better than the baseline {where}, {gain}: a baseline gone wrong rather than a gain"
@@ -139,5 +138,4 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
 
 def _gain_p(scope: Scope, by: float) -> float:
     """Return the p-value of a gain above `by`: normal, but no smaller than if all of few sources gained by chance."""
-    normal = float(special.ndtr((by - scope.delta) / max(scope.error, 1e-300)))
-    return max(normal, 0.5**scope.sources)
+    return max(float(special.ndtr((by - scope.delta) / max(scope.error, 1e-300))), 0.5**scope.sources)

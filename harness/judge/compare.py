@@ -122,8 +122,7 @@ def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -
     found: list[dict[str, str]] = [{} for _ in range(count)]
     first = np.unique(place, return_index=True)[1]
     for axis, labels in baseline.levels.items():
-        differing = np.bincount(place, labels.codes != labels.codes[first][place], count)
-        for at in np.flatnonzero(differing == 0):
+        for at in np.flatnonzero(np.bincount(place, labels.codes != labels.codes[first][place], count) == 0):
             if level := labels[int(first[at])]:
                 found[at][axis] = level
     return tuple(found)
@@ -168,8 +167,7 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
 
 def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
     """Count, per place, the items that have no partner. Raises NotComparable if the baseline lacks a place."""
-    alone = np.concatenate([pairs.baseline_only, pairs.differing])
-    lost = np.bincount(base.place[alone], minlength=len(base.places))
+    lost = np.bincount(base.place[np.concatenate([pairs.baseline_only, pairs.differing])], minlength=len(base.places))
     there = Counter((candidate.slice[one], candidate.stratum[one]) for one in map(int, pairs.candidate_only))
     if new := listed("/".join(place) for place in there.keys() - set(base.places)):
         text = f"{candidate.name}: {base.baseline.name} has nothing in strata that the candidate has ({new})"

@@ -62,8 +62,7 @@ def decide(strata: Sequence[StratumNumbers], alpha: float, families: int = 1) ->
             for at, one in enumerate(strata):
                 if one.pooled and at not in done:
                     done[at] = Decision("inconclusive", seen.get(at), None, "undecided" if at in seen else None)
-    strictest = alpha / families / max(len(family), 1)
-    found = [done.get(at) or _open(seen[at], strictest) for at in range(len(strata))]
+    found = [done.get(at) or _open(seen[at], alpha / families / max(len(family), 1)) for at in range(len(strata))]
     return [
         replace(one, verdict="no_signal", reason="cache_blind", items_to_decide=None, p_adjusted=p)
         if numbers.cache_blind and one.verdict in ("pass", "inconclusive")  # which the change cannot reach
@@ -76,8 +75,7 @@ def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
     """Return the gating strata that could fail, were every item lost: by their item counts, never by their answers."""
     gating = [at for at, one in enumerate(strata) if one.gating]
     smallest = [stats.smallest_fail_p(strata[at].planned, strata[at].margin) for at in gating]
-    able = stats.tarone_can_reject(smallest, alpha)
-    return [at for at, fits in zip(gating, able, strict=True) if fits]
+    return [at for at, fits in zip(gating, stats.tarone_can_reject(smallest, alpha), strict=True) if fits]
 
 
 def _adjusted(
@@ -93,8 +91,7 @@ def _adjusted(
 def _word(one: StratumNumbers, look: Look, p_fail: float, adjusted: float | None, alpha: float) -> Verdict | None:
     if (p_fail if adjusted is None else adjusted) < alpha:
         return "fail"
-    passes = 2 * one.unanswered <= one.asked and _passes(look, look.result, look.worst or look.result)
-    return "pass" if passes else None
+    return "pass" if 2 * one.unanswered <= one.asked and _passes(look, look.result, look.worst or look.result) else None
 
 
 def _passes(look: Look, *results: PairedResult) -> bool:

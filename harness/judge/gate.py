@@ -98,8 +98,7 @@ def _candidate(
 ) -> CandidateVerdict:
     if compared.refused:
         return CandidateVerdict(compared.name, "not_judged", (compared.refused,), ())
-    decided = decide(compared.judged, rules.policy.alpha, directions * rules.families)
-    pairs = zip(compared.judged, decided, strict=True)
+    pairs = zip(compared.judged, decide(compared.judged, rules.policy.alpha, directions * rules.families), strict=True)
     judged = [StratumVerdict(one, found, noise.get(one.place)) for one, found in pairs]
     measured: list[TailRate | Quantity] = [*rates, *amounts]
     gates = [one for one in judged if one.gating], [one for one in measured if one.verdict is not None]
@@ -137,8 +136,7 @@ def _control_failures(comparisons: Comparisons, control: CandidateVerdict | None
         if one.refused:
             found.append(f"the A/A control cannot be compared with the baseline: {one.refused}")
             continue
-        decisions = decide(one.strata, rules.policy.alpha, _BOTH_WAYS * rules.families)
-        pairs = zip(one.strata, decisions, strict=True)
+        pairs = zip(one.strata, decide(one.strata, rules.policy.alpha, _BOTH_WAYS * rules.families), strict=True)
         if failing := [f"{each.slice}/{each.stratum}" for each, own in pairs if each.gating and own.verdict == "fail"]:
             text = f"the baseline differs from itself by more than the margin in {', '.join(failing)} (A/A control)"
             found.append(f"{text}: {_BATCHED}, so no difference here can be trusted")

@@ -21,7 +21,7 @@ from harness.judge.importers.json_text import below
 from harness.judge.importers.tables import questions, sources
 from harness.judge.outcomes import Outcomes, Said, joined, listed
 from harness.judge.rules import Rules
-from harness.judge.summaries import StratumNumbers
+from harness.judge.summaries import Comparison
 from harness.judge.tail_counts import ERROR, errors_in_words
 from harness.judge.verdicts import Judgement
 
@@ -34,6 +34,7 @@ _UNRELATED = (
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
 _GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
 _NOTHING = re.compile(r'^none$|^(\{"\d+":|[\[\],"\s]|\\[nrt]|null)+')  # before an answer, as `said` has it
+_MOMENT = re.compile(r"T\d\d-\d\d-\d\d\.\d{4,6}\.[jp]")  # in a file's name: no other run begins in that microsecond
 _LONG, _IN_ALL = 100, 50_000  # characters of a long answer, and of so many: another build writes some word differently
 
 
@@ -61,7 +62,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     if reading.prompt is None and set(used) == {"table"}:
         for _, path in named:
             _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
-        if asked := sources(baseline, reading):
+        if asked := sources([baseline, *(path for _, path in named)], reading):
             told = (np.array([asked.get(item, 0) for item in one.items], np.uint64) for one in (base, *judged))
             base, *judged = [replace(one, fingerprint=own) for one, own in zip((base, *judged), told, strict=True)]
     errors = errors_in_words(map(_in_words, (base, *judged)))
@@ -69,8 +70,8 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
         base = replace(base, score=np.where([one in errors for one in base.items], math.nan, base.score))
     material = compare.compare(base, judged, rules, allow_unmatched=options["allow_unmatched"])
     if options["chance"] is None:
-        shown = (replace(one, strata=tuple(map(_related, one.strata))) for one in material.candidates)
-        material = replace(material, candidates=tuple(shown))
+        shown = tuple(_related(base, *both) for both in zip(judged, material.candidates, strict=True))
+        material = replace(material, candidates=shown)
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
     counts, order = Counter(errors.values()).items(), [name for name, _ in named]
     said = [f"{base.name} answered {count} items with {text[:200]!r}, {ERROR}" for text, count in counts]
@@ -100,23 +101,30 @@ def _in_words(side: Outcomes) -> Iterator[tuple[str, str, bool]]:
             yield item, text, score > 0.0
 
 
-def _related(one: StratumNumbers) -> StratumNumbers:
-    """Withdraw a stratum's signal if both sides are right as two that guess are: on items that have nothing in common.
+def _related(base: Outcomes, side: Outcomes, found: Comparison) -> Comparison:
+    """Withdraw the signal of strata in which both sides score as two that guess: on items that have nothing in common.
 
-    Fisher's exact test (1935, Journal of the Royal Statistical Society 98:39-82) by its normal law with Yates'
-    correction, where enough items should be right, or wrong, on both sides by chance.
+    Fisher's exact test (1935, Journal of the Royal Statistical Society 98:39-82) by its normal law, which holds for
+    graded scores, too: where enough items should be right, or wrong, on both sides by chance, and the scores spread by
+    more than the margin, so that other questions could hide a loss.
     """
-    for look in one.looks:
-        n, moved = look.result.n, look.result.gained - look.result.lost
-        before, after = round(look.baseline_mean * n), round(look.candidate_mean * n)
-        graded = after - before != moved or abs(look.baseline_mean * n - before) > 1e-6  # noqa: PLR2004 - rounding
-        if graded or look.above_chance_p is None or min(before * after, (n - before) * (n - after)) < _EXPECTED * n:
-            continue
-        error = math.sqrt(before * after * (n - before) * (n - after) / (n - 1)) / n
-        p = float(special.ndtr((before * after / n + 0.5 - (before - look.result.lost)) / error))
-        if p >= _RELATED:
-            one = replace(one, looks=(replace(look, above_chance_p=1.0),), unusable=_UNRELATED)
-    return one
+    own, theirs = joined(base, side)
+    rows = ~np.isnan(base.score[own] + side.score[theirs]) & (base.fingerprint[own] == side.fingerprint[theirs])
+    own, x, y = own[rows], base.score[own[rows]], side.score[theirs[rows]]
+    cells = base.slice.codes[own].astype(np.int64) * len(base.stratum.names) + base.stratum.codes[own]
+    first, cells = np.unique(cells, return_index=True, return_inverse=True)[1:]
+    n, before, after, xx, yy, both = (np.bincount(cells, one) for one in (x * 0 + 1, x, y, x * x, y * y, x * y))
+    spread, step = n * xx - before**2, 0.5 * ((xx == before) & (yy == after))  # Yates' correction
+    with np.errstate(all="ignore"):  # a side with one score for all items is unrelated, too
+        error = np.sqrt(spread * (n * yy - after**2) / (n - 1)) / n
+        odd = ~(special.ndtr((before * after / n + step - both) / error) < _RELATED)
+    odd &= np.minimum(before * after, (n - before) * (n - after)) >= _EXPECTED * n
+    places, strata = ((base.slice[at], base.stratum[at]) for at in own[first[odd]]), list(found.strata)
+    told = dict(zip(places, spread[odd] / n[odd] ** 2, strict=True))
+    for at, one in enumerate(strata):
+        if told.get(one.place, 0.0) > one.margin**2:
+            strata[at] = replace(one, looks=(replace(one.looks[0], above_chance_p=1.0),), unusable=_UNRELATED)
+    return replace(found, strata=tuple(strata))
 
 
 def _copies(sides: Sequence[Outcomes], paths: Sequence[Path]) -> dict[str, str]:
@@ -151,7 +159,9 @@ def _repeated(base: Outcomes, side: Outcomes) -> Iterator[tuple[str, str]]:
             few, many = ([one.get(base.items[at], set()) for at in own[rows] if told[0]] for one in told)
             said, at = set[Said]().union(*few), own[rows[0]]
             graded = np.unique(scores[rows]).size >= (_GRADES_IN_PART if level else _GRADES)
-            if (graded or (said and not level) or _certain(said)) and all(map(set.issubset, few, many)):
+            files = [Path(one.sources.get(base.slice[at], ("",))[0]).resolve().name for one in (base, side)]
+            same = said and level == 1 and files[0] == files[1] and _MOMENT.search(files[0]) is not None
+            if (graded or (said and not level) or same or _certain(said)) and all(map(set.issubset, few, many)):
                 name = ("", base.slice[at], f"{base.slice[at]}/{base.stratum[at]}")[level]
                 yield name, "every score and every answer" if said else "every score"
 
@@ -165,11 +175,8 @@ def _certain(said: set[Said]) -> bool:
 def _contents(path: Path) -> frozenset[str]:
     """Return the digests of all files but lm_eval's summaries (``results_*``), which hold times, as names do."""
     files = [one for one in (path, *below(path, "*")) if one.is_file()]
-    found = set()
-    for one in [one for one in files if not one.name.startswith("results_")] or files:
-        with one.open("rb") as stream:
-            found.add(hashlib.file_digest(stream, "sha256").hexdigest())
-    return frozenset(found)
+    told = [one for one in files if not one.name.startswith("results_")] or files
+    return frozenset(hashlib.sha256(one.read_bytes()).hexdigest() for one in told)
 
 
 def _refuse_other_questions(baseline: Path, path: Path, reading: ImportOptions, tolerated: float) -> None:

@@ -141,8 +141,7 @@ def _form(one: Scored, item: Item) -> str:
     if one.score or one.signs is None:
         return ""
     text = one.response.text if isinstance(one.response, Generation) else ""
-    unread = bool(text) and number_of(item.target) is not None and unparsed(text)
-    signs = {**one.signs, "unparsed": unread}
+    signs = {**one.signs, "unparsed": bool(text) and number_of(item.target) is not None and unparsed(text)}
     return next((form for form in _FORMS if signs.get(form)), "")
 
 

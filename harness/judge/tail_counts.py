@@ -25,9 +25,11 @@ baseline's length nothing can blow up, and "truncated" says it.
 """
 
 _LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters if any
-_REQUEST = re.compile(r"(?=\S*\d)\S{8,}")  # the number or time of a request
+_REQUEST = re.compile(r"(?<!\S)(?=\S*\d)\S{8,}")  # the number or time of a request
 ERROR = "which looks like an error of its server, as a candidate does not say it: counted as unanswered"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
+_WORDS = "none|null|nan|n/?a|undefined|error|exception|fail(ed|ure)|time[ds]?[ _-]?out|no[ _-](answer|output|response)"
+_NOTHING = re.compile(rf"(?i)[\W_]*+({_WORDS})?[\W_]*+")  # what a program writes where it got no answer, or signs alone
 
 
 @dataclass(slots=True)
@@ -152,14 +154,15 @@ def with_late(
 def errors_in_words(sides: Iterable[Iterable[tuple[str, str, bool]]]) -> dict[str, str]:
     """Give each item that the first side's server answered with an error, as the text of its answer, to that text.
 
-    sides: item, text and whether it is right. Definition: a whole answer, empty or numbers of requests aside, that
-    comes `_LEAST` times or more, is never right, and that another side gives less than half as often. Source: own.
+    sides: item, text and whether it is right. Definition: a whole answer, empty, a word for nothing or numbers of
+    requests aside, that comes `_LEAST` times or more, is never right, and that another side gives less than half as
+    often. Source: own.
     """
     found: list[dict[str, list[tuple[str, bool]]]] = []
     for answers in sides:
         found.append(defaultdict(list))
         for item, text, right in answers:
-            if not text or (len(text) >= _SHORTEST and not _SPEAKS.search(text)):
+            if _NOTHING.fullmatch(text) or (len(text) >= _SHORTEST and not _SPEAKS.search(text)):
                 found[-1][_REQUEST.sub("...", text)].append((item, right))
     errors = dict[str, str]()
     for text, same in found[0].items() if len(found) > 1 else ():

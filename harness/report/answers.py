@@ -149,5 +149,4 @@ def page_json(value: object) -> str:
 
 def fitting(made: list[_Pair], limit: int) -> list[_Pair]:
     """Cut a list of pairs before its JSON takes more than `limit` bytes."""
-    taken = accumulate(len(page_json(one).encode()) + 1 for one in made)
-    return made[: sum(size <= limit for size in taken)]
+    return made[: sum(size <= limit for size in accumulate(len(page_json(one).encode()) + 1 for one in made))]

@@ -142,8 +142,7 @@ def _routes(plan: Plan) -> list[Route]:
 
 def _hours(plan: Plan, items: int, rate: float | None, pool: int | None = None) -> float | None:
     share = float(plan.experiment.execution.control)
-    others = len(plan.experiment.variants) - 1 + share
-    return None if rate is None else ((pool or items) + items * others) / rate
+    return None if rate is None else ((pool or items) + items * (len(plan.experiment.variants) - 1 + share)) / rate
 
 
 def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:

@@ -178,8 +178,7 @@ def headline(candidate: CandidateVerdict) -> str:
     events = _gated_headline(candidate.tail_events, "tail-event rates")
     held = (events, _gated_headline(candidate.quantities, "quantities"))
     text, partly = _scores_headline(candidate, gating), partly_quantized(candidate.proof.get("quantized_share"))
-    parts = (text, *held, partly) if candidate.verdict == "pass" else (*held, text, partly)
-    return "; ".join(filter(None, parts))
+    return "; ".join(filter(None, (text, *held, partly) if candidate.verdict == "pass" else (*held, text, partly)))
 
 
 def _gated_headline(found: Sequence[TailRate | Quantity], what: str) -> str:

@@ -227,8 +227,7 @@ class _Pooled:
             return 1.0
         room = 1.0 + sign * self.delta
         one: Any = np.maximum(1.0 - drop / (self.shares * room), 0.0) ** self.sources
-        even = max(1.0 - drop / room, 0.0) ** float(self.sources.sum())
-        return float(max(one.max(), even))
+        return float(max(one.max(), max(1.0 - drop / room, 0.0) ** float(self.sources.sum())))
 
     def limit(self, alpha: float, alternative: Tail) -> float:
         """One-sided limit of delta at level 1 - alpha, dual to `p_value`."""

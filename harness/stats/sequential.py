@@ -170,8 +170,7 @@ def look_p(p_value: float, fractions_so_far: tuple[float, ...], spending: Spendi
         return least
 
     def short(alpha: float) -> float:
-        nominal = nominal_alpha(fractions_so_far, alpha, spending)
-        return math.log(max(p_value, 1e-300)) - math.log(max(nominal, 1e-300))
+        return math.log(max(p_value, 1e-300)) - math.log(max(nominal_alpha(fractions_so_far, alpha, spending), 1e-300))
 
     if short(least) <= 0.0:
         return least

@@ -101,8 +101,7 @@ def mirrored(units: Units) -> tuple[Units, bool]:
     """
     swapped = _ordered(-units.sums, units.masses, units.sizes, units.squares, clustered=units.clustered)
     first = np.flatnonzero(units.sums != swapped.sums)
-    swap = bool(first.size and units.sums[first[0]] > swapped.sums[first[0]])
-    return (swapped, True) if swap else (units, False)
+    return (swapped, True) if bool(first.size and units.sums[first[0]] > swapped.sums[first[0]]) else (units, False)
 
 
 @dataclass(frozen=True, slots=True)

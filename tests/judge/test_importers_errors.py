@@ -60,7 +60,7 @@ def _table(folder, scores, texts):
 
 
 @pytest.mark.parametrize("write", [_lm_eval, _inspect, _nel, _lighteval, _table])
-@pytest.mark.parametrize("error", ["", "Error code: 429 - the rate limit is reached"])
+@pytest.mark.parametrize("error", ["", "None", "ERROR", "#N/A", "Error code: 429 - the rate limit is reached"])
 def test_errors_in_place_of_the_baselines_answers_hide_no_loss(tmp_path, capsys, write, error):
     """lm_eval writes an empty answer where a server failed; both would be wrong answers that the candidate gains."""
     sides = [

@@ -209,13 +209,17 @@ def _pair_of_tables(folder: Path, kind: str) -> list[str]:
     random, n = np.random.default_rng(8), 6_000
     able = random.random(n) < (0.995 if kind == "nearly all right" else 0.25)
     other = able ^ (random.random(n) < 0.01)
-    if kind == "two that guess":
+    if kind.startswith("two that guess"):
         other = random.random(n) < 0.25
     scores = [able.astype(float), other.astype(float)]
-    if kind == "graded":
-        scores = [np.round(random.random(n), 3) / 50 + 0.5 for _ in scores]
-    ids = [np.arange(n), random.permutation(n) if kind == "rows of another order" else np.arange(n)]
-    rows = ([f"q{item},{score:g}" for item, score in zip(*side, strict=True)] for side in zip(ids, scores, strict=True))
+    if kind in {"graded narrowly", "graded", "graded by another order"}:
+        marks, noise = np.round(random.random(n), 3), np.round(random.random(n), 3)
+        scores = [marks, 0.5 * (marks + noise)] if kind != "graded narrowly" else [marks / 50 + 0.5, noise / 50 + 0.5]
+    ids = [np.arange(n), random.permutation(n) if "another order" in kind else np.arange(n)]
+    sides = zip(ids, scores, strict=True)
+    rows = [[f"q{item},{score:g}" for item, score in zip(*side, strict=True)] for side in sides]
+    if kind == "two that guess, and a row of means":
+        rows = [[*own, f"mean,{score.mean():g}"] for own, score in zip(rows, scores, strict=True)]
     return [csv_of(folder / f"{name}.csv", "item,score", own) for name, own in zip("ab", rows, strict=True)]
 
 
@@ -224,8 +228,11 @@ def _pair_of_tables(folder: Path, kind: str) -> list[str]:
     [
         ("a good build", 0),
         ("nearly all right", 0),
+        ("graded narrowly", 0),
         ("graded", 0),
+        ("graded by another order", 3),
         ("two that guess", 3),
+        ("two that guess, and a row of means", 3),
         ("rows of another order", 3),
     ],
 )
@@ -513,6 +520,13 @@ def test_a_copy_of_the_baseline_that_lacks_an_item_is_refused(tmp_path):
     assert compared(base, other) == 0
 
 
+def _begun_later(folder: Path) -> Path:
+    """The same files as those of another run, begun at another moment."""
+    for file in [one for one in folder.rglob(f"*{DATE}.*") if one.is_file()]:
+        file.rename(file.with_name(file.name.replace(DATE, DATE.replace("123456", "654321"))))
+    return folder
+
+
 def _two_tasks(tool: str, folder: Path, says, of: dict[str, str]) -> Path:
     """Two tasks of 200 items; says: what a variant answers to an item. of: task to the variant that answered it."""
     told = {task: [says(f"{variant}{task}", at) for at in range(200)] for task, variant in of.items()}
@@ -572,7 +586,7 @@ def test_one_task_of_the_baselines_is_refused(tmp_path, capsys, what):
     tool, says, fits = SAID[what]
     words = ["--slice", "t"] if tool == "table" else []
     base = _two_tasks(tool, tmp_path / "a", says, {"one": "base", "two": "base"})
-    side = _two_tasks(tool, tmp_path / "b", says, {"one": "other", "two": "base"})
+    side = _begun_later(_two_tasks(tool, tmp_path / "b", says, {"one": "other", "two": "base"}))
     for file in [one for one in side.rglob("*one*") if one.suffix != ".parquet"] or [side] * side.is_file():
         text = file.read_text().replace('"exact_match": 1', '"exact_match": 0', 1).replace('"C"', '"I"', 1)
         file.write_text(text.replace('"score": 1,', '"score": 0,', 1) + "\n")
@@ -584,6 +598,26 @@ def test_one_task_of_the_baselines_is_refused(tmp_path, capsys, what):
     assert fits or tool == "table" or f"{side}/" in said
     if tool == "table":
         assert compared(base, side, "--stratum", "t") == (0 if fits else 4)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("tool", ["lm_eval", "lighteval"])
+def test_one_task_by_the_baselines_own_file_is_refused(tmp_path, capsys, tool, linked):
+    """Short answers may be alike in two runs, but not in the file of one run, by its name, copied or linked."""
+
+    def says(who, at):
+        letter = "ABCD"[(at + who.startswith("other")) % 4]
+        return {"response": [[letter]]} if tool == "lm_eval" else {"text": [letter]}
+
+    base = _two_tasks(tool, tmp_path / "a", says, {"one": "base", "two": "base"})
+    side = _begun_later(_two_tasks(tool, tmp_path / "b", says, {"one": "other", "two": "base"}))
+    assert compared(base, side) == 0
+    (own,), (theirs,) = (list(folder.rglob("*_two_*")) for folder in (side, base))
+    own.unlink()
+    copy = own.with_name(theirs.name)
+    copy.symlink_to(theirs) if linked else copy.write_bytes(theirs.read_bytes())
+    assert compared(base, side) == 4
+    assert f"the results of c for two are the baseline's ({base})" in capsys.readouterr().err
 
 
 def test_two_candidates_are_not_one_file(tmp_path, capsys):

@@ -359,6 +359,8 @@ LESS += [
     "unparseable",
 ]
 LESS += ["harmfulness", "jailbreak_success", "edit_dist", "misalignment"]
+LESS += ["error_pct", "wer_percent", "fail_ratio", "error_fraction", "nll_per_token", "wrong_answers"]
+LESS += ["kld", "mean_kld", "bits_per_char", "nrmse", "hamming_distance", "jsd"]
 LESS += ["garbled", "loop", "empty_answers", "dropped", "fp_rate", "off_topic"]
 MORE = [
     "score",
@@ -375,6 +377,9 @@ MORE = [
     "error_free",
     "failover",
     "FAIL_TO_PASS",
+    "correct_pct",
+    "pass_ratio",
+    "solved_per_token",
     "unbiased",
     "correct",
     "chrf",
@@ -444,3 +449,34 @@ def test_rows_that_ask_the_same_are_one_source_without_an_option(tmp_path, colum
         _csv(tmp_path / f"{side}.csv", [{**row, "response": f"{side}{row['item']}"} for row in rows])
     assert compared(tmp_path / "a.csv", tmp_path / "b.csv") == right
     assert compared(tmp_path / "a.csv", tmp_path / "b.csv", "--prompt", "item") == 0
+
+
+@pytest.mark.parametrize("column", ["text", "messages"])
+def test_a_models_own_text_beside_a_question_is_no_part_of_it(tmp_path, column):
+    """Fifty sampled answers to each of twenty questions are twenty sources, also where a column holds each answer."""
+    for side in "ab":
+        rows = [{"item": at, "score": 1, "question": f"q{at % 20}", column: f"{side} says {at}"} for at in range(1000)]
+        _csv(tmp_path / f"{side}.csv", rows)
+    assert compared(tmp_path / "a.csv", tmp_path / "b.csv") == 3
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    ("column", "told", "code"),
+    [
+        ("num_fewshot", (0, 5), 4),
+        ("prompt_version", ("v1", "v2"), 4),
+        ("Dataset", ("squad", "squad_v2"), 4),
+        ("judge_model", ("large", "small"), 4),
+        ("num_fewshot", (5, 5), 0),
+        ("model_revision", ("a", "b"), 0),
+    ],
+)
+def test_tables_that_say_that_they_were_asked_otherwise_are_not_compared(tmp_path, capsys, suffix, column, told, code):
+    """A column that says the same of all rows, and something else on the other side: five examples hide a loss."""
+    for side, how in zip("ab", told, strict=True):
+        rows = [{"item": at, "score": float(at % 50 > 0), column: how} for at in range(500)]
+        WRITERS[suffix](tmp_path / f"{side}.{suffix}", rows)
+    words = [tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}", "--json"]
+    assert compared(*words, "--allow-identical") == code
+    assert code == 0 or f"{column}: '{told[1]}', in baseline '{told[0]}'" in capsys.readouterr().out

@@ -394,6 +394,9 @@ def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidate
     assert _errors([_said(busy), _said(busy), well])  # one candidate that is well is enough
     assert not _errors([_said(busy[:4]), well])
     assert not _errors([_said(["I do not"] * 6), well])  # too short to be told from a label
+    for word in ("nan", "[timed out]", "<ERROR>", "no response", "-" * 100_000):
+        assert len(_errors([_said([word] * 6), well])) == 6
+    assert not _errors([_said(["-" * 100_000 + "?x"] * 4), well])  # and in no time
     assert set(_errors([_said([""] * 4 + [" \n"] * 2), well]).values()) == {""}
     assert not _errors([_said([""] * 6), _said(["", "", "", "", "4 lamps", "5"])])  # stop texts, say
     unkept = [Scored(f"t/{at}", "d", 0, 0.0, {}, Generation(f"t/{at}", "", (), "eos", 3), length=4) for at in range(6)]

@@ -16,8 +16,7 @@ from harness.suite.toolkit.scoring_json import unique
 def parsed(text: str | bytes, where: str) -> Any:
     """Parse one JSON text. Raises NotComparable, at `where`, if it is none, nests too deeply, or has a key twice."""
     try:
-        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        return json.loads(text, object_pairs_hook=unique)
+        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text, object_pairs_hook=unique)
     except RecursionError as error:
         raise NotComparable(f"{where}: the JSON is nested too deeply to be read") from error
     except ValueError as error:

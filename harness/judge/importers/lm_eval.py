@@ -85,8 +85,7 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
     for file in files:
         found = _NAME.fullmatch(file.name)
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
-    of_run = {date: file for runs in dated.values() for date, file in runs}
-    made = [_model(file) for file in of_run.values()]
+    made = [_model(file) for file in {date: file for runs in dated.values() for date, file in runs}.values()]
     read.check_one_model(path, [model for model, *_ in made])
     lacking = {task for *_, tasks in made for task in tasks} - {re.sub(r"\W", "_", task) for task in dated}
     if lacking and path.is_dir():

@@ -22,7 +22,8 @@ from harness.records import stratum_name
 _WORDS = {"true": 1.0, "false": 0.0, **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), math.nan)}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
 _LOWER = re.findall(r"^[^#\s]+", Path(__file__).with_name("less_is_better.txt").read_text("utf-8"), re.MULTILINE)
-_MORE = "rate|count|total|mean|avg|max|score|norm|normali[sz]ed|prob|detected|flag|abs|perspective_api"
+_MORE = "rate|count|total|mean|avg|max|score|norm|normali[sz]ed|prob|detected|flag|abs|perspective_api|answers?"
+_MORE += "|pct|percent(age)?|ratio|frac(tion)?|share|per_[a-z]+"  # as tables call a share
 _LESS = re.compile(rf"(?:.*_)?(?<!no_)(?<!not_)(?<!non_)(?:{'|'.join(_LOWER)})(_({_MORE}))*_*")
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 

@@ -31,6 +31,8 @@ _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _ASKED = _QUESTION | {"target", "gold", "reference"}
 _BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
+_HOW = r"(?i)(n|num)?_?(few)?_?shots?|temperature|max_(\w+_)?tok(en)?s|(\w+_)?template(_version)?|system_prompt"
+_HOW += r"|(prompt|task|dataset)_(version|revision)|dataset(_name)?|(judge|grader)(_model)?"  # of all questions
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
@@ -63,8 +65,9 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     known = _header(path)
     right = [one for one in known if one.lower() in _RIGHT and one != score and known.count(one) == 1][:1]
     # The item comes first: the one column whose values all differ, which are not worth coding.
-    wanted = list(dict.fromkeys(one for one in (*named, *right) if one is not None))
-    columns = dict(zip(wanted, _columns(path, wanted, optional=right), strict=True))
+    how = [one for one in known if re.fullmatch(_HOW, one) and one not in named and known.count(one) == 1]
+    wanted = list(dict.fromkeys(one for one in (*named, *right, *how) if one is not None))
+    columns = dict(zip(wanted, _columns(path, wanted, optional=right + how), strict=True))
     items = _items(columns[item], path)
 
     def numbers(column: str) -> NDArray[np.float64]:
@@ -79,14 +82,14 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     rows.weights = numbers(options.weight) if options.weight else None
     if right and options.chance is None:
         rows.chances = _guesses(rows.slices, columns[right[0]].labels())
+    rows.settings = {one: told[0] for one in how if len(told := columns[one].labels().names) == 1}
     rows.said = partial(_answers, path, options)
     return rows.outcomes(name)
 
 
 def _guesses(slices: Labels, right: Labels) -> list[float]:
     """Return what guessing scores in each row's slice, by the right answers."""
-    told = (right.codes[slices.codes == code] for code in range(len(slices.names)))
-    found = [guessing([right.names[at] for at in own]) for own in told]
+    found = [guessing([right.names[at] for at in right.codes[slices.codes == one]]) for one in range(len(slices.names))]
     return [found[code] for code in slices.codes]
 
 
@@ -114,15 +117,21 @@ def questions(paths: Sequence[Path], options: ImportOptions) -> tuple[list[str],
     return names, found
 
 
-def sources(path: Path, options: ImportOptions) -> dict[str, int]:
-    """Return item to what it was asked, if a table's columns say more than one question; equal ones are one source."""
-    known = _header(path)
+def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
+    """Return item to what the first table says it was asked, if that is more than one question; equal ones are one."""
+    known, *others = map(_header, paths)
     names = [one for one in known if one.lower() in _BESIDE and known.count(one) == 1]
     if _QUESTION.isdisjoint(map(str.lower, names)):
         return {}
-    items, *columns = _columns(path, [options.item or "item", *names], optional=names)
-    told = zip(*([one.names[code] for code in one.codes] for one in map(_Column.labels, columns)), strict=True)
-    found = dict(zip(_items(items, path), (fingerprint(*one) for one in told), strict=True))
+    items, *columns = _columns(paths[0], [options.item or "item", *names], optional=names)
+    asked = dict(zip(names, map(_Column.labels, columns), strict=True))
+    for path, header in zip(paths[1:], others, strict=True):
+        for name in [one for one in asked if one.lower() not in _ASKED and header.count(one) == 1]:
+            texts, own = set(_columns(path, [name], optional=[name])[0].labels().names), asked[name].names
+            if 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
+                del asked[name]
+    told = zip(*([one.names[code] for code in one.codes] for one in asked.values()), strict=True)
+    found = dict(zip(_items(items, paths[0]), (fingerprint(*one) for one in told), strict=True))
     return found if len(set(found.values())) > 1 else {}
 
 
