@@ -394,6 +394,16 @@ def test_a_list_of_models_of_another_shape_says_nothing(models: Any, monkeypatch
     assert (served_by["context_limit"], served_by["reported"]) == (None, {})
 
 
+def test_a_path_that_never_answers_does_not_hold_a_run_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway may have no page for a version and hang: it says nothing of itself, and a run does not wait for it."""
+    monkeypatch.setattr(http_client, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(Handler, "do_GET", lambda own: time.sleep(8))
+    started = time.monotonic()
+    with served(answers([])) as stub, engine(stub, timeout=5) as made:
+        assert (made.proof().served or {})["version"] == ""
+        assert time.monotonic() - started < 8  # of three that are asked for, none took its five seconds
+
+
 def test_a_server_that_is_gone_ends_the_unit_as_incomplete() -> None:
     """64 requests in flight, and nobody listens: not one answer is made up, and it does not wait for ever."""
     items = texts(64)
