@@ -60,8 +60,8 @@ METHODS = methods_in(_READ["methods"])  # every method by its name, in the order
 
 
 def weights_format(name: str) -> str:
-    """Return the method that a name stands for: AutoGPTQ's checkpoints are GPTQ's."""
-    return METHODS[name].alias_of or name
+    """Return the method that a name stands for: AutoGPTQ's checkpoints are GPTQ's. Servers have others, as they are."""
+    return (name in METHODS and METHODS[name].alias_of) or name
 
 
 def same_method(one: str, other: str) -> bool:

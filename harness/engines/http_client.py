@@ -69,11 +69,11 @@ class Client:
         await self._http.aclose()
 
     async def get(self, path: str, *, root: bool = False) -> Reply:
-        """Read what a server says of itself, with `root` beside its ``/v1``; any status is an answer."""
+        """Read what a server says of itself, with `root` beside its ``/v1``; any status is an answer, or none."""
         started, url = time.monotonic(), (self.url.removesuffix("/v1") if root else self.url) + path
         try:
-            async with asyncio.timeout(self._timeout), self._http.stream("GET", url) as response:
-                return await self._reply(response, 1, started)
+            async with asyncio.timeout(min(self._timeout, 3 * CONNECT_SECONDS)), self._http.stream("GET", url) as found:
+                return await self._reply(found, 1, started)
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             return Reply(0, {}, self._clean(one_line(error)), 1, time.monotonic() - started)
 

@@ -199,7 +199,7 @@ class ServedEngine(EngineBase):
         if reply.status != OK:
             return self._refused(item, 0, reply, len(begin))
         self._checked(item, 0, reply, len(tokens))
-        return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)
+        return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)[:2]
 
     def _offered(self, item: Item) -> list[dict[str, Any]]:
         return list(json.loads(item.doc.get("tool_schemas") or "[]")) if self._target.tools else []

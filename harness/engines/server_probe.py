@@ -18,7 +18,7 @@ CANARY = "The old lighthouse keeper opened the letter, and"  # has many likely c
 CANARY_TOKENS = 16  # tokens of its continuation that are looked at
 CANARY_SECONDS = 5.0  # how long it is asked again, if the server has an error instead
 TOLERANCE = 0.1
-"""Most that the log-probability of a token may differ between answering and reading: sums in bfloat16 differ."""
+"""Most that a token's log-probability may differ on average between answering and reading: sums in bfloat16 differ."""
 
 
 class PromptEncoder(TextCodec):
@@ -114,7 +114,7 @@ async def find_logprob_method(client: Client, form: RequestForm, encoder: Prompt
     """Find how a server weighs a prompt's tokens. Raises NotComparable if it does not, or not as those it writes."""
     why = "it takes no token ids"
     if form.prompts == "token ids":
-        ids = encoder.prompt(PROBE)
+        ids = encoder.prompt(CANARY)  # whose tokens differ in weight: of a certain answer all are near 0
         body = {**replace(form, stream=False).body(ids, ANSWER_TOKENS, Settings()), "logprobs": 1}
         reply = await client.post(form.path, body)
         answer, own = _own_logprobs(reply, encoder)
@@ -145,9 +145,9 @@ async def _tried(client: Client, form: RequestForm, way: str, tokens: list[int],
     if reply.status != OK:
         return f"{way}: HTTP {reply.status} {reply.message}"
     try:
-        found, _ = sum_logprobs(way, reply.data, tokens, begin, way)
+        _, _, found = sum_logprobs(way, reply.data, tokens, begin, way)
     except (NotComparable, NonFinite) as error:
         return str(error)
-    if abs(found - sum(own)) > TOLERANCE * len(own):
-        return f"{way}: it gives {found:.3f} for its own answer, which had {sum(own):.3f} when it was written"
+    if (apart := sum(abs(one - two) for one, two in zip(found, own, strict=True)) / len(own)) > TOLERANCE:
+        return f"{way}: what it gives for the tokens of its own answer is {apart:.2f} apart from when it wrote them"
     return ""

@@ -203,8 +203,8 @@ def logprob_request(way: str, model: str, tokens: Sequence[int]) -> dict[str, An
     return {"model": model, "prompt": list(tokens), "temperature": 0, "stream": False, **METHODS[way]}
 
 
-def sum_logprobs(way: str, data: Mapping[str, Any], tokens: list[int], begin: int, item_id: str) -> tuple[float, bool]:
-    """Return the log-probability of the tokens from `begin` (at least 1) on, and whether each is the most likely one.
+def sum_logprobs(way: str, data: Any, tokens: list[int], begin: int, item_id: str) -> tuple[float, bool, list[float]]:
+    """Return the log-probability of the tokens from `begin` (at least 1) on, whether each is the likeliest, and each.
 
     Raises NotComparable if the answer has another shape, NonFinite if a number is none.
     """
@@ -215,7 +215,7 @@ def sum_logprobs(way: str, data: Mapping[str, Any], tokens: list[int], begin: in
     weights = [weight for weight, _ in rows]
     if not all(math.isfinite(one) and one < 1e-3 for one in weights):  # noqa: PLR2004 - sums round; above 0 are probabilities
         raise NonFinite(f"{item_id}: a log-probability is not finite, or above 0: {weights}", item_id)
-    return math.fsum(weights), all(best for _, best in rows)
+    return math.fsum(weights), all(best for _, best in rows), weights
 
 
 def _prompt_rows(way: str, choice: Mapping[str, Any], tokens: Sequence[int]) -> list[tuple[float, bool]]:

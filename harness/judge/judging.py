@@ -94,8 +94,7 @@ def layers_of(run: RunRecord) -> Layering:
 def unasked(run: RunRecord) -> frozenset[str]:
     """Return the items that only the baseline is asked, once it has answered."""
     blind, layers = not_asked(run), layers_of(run)
-    left_out = (one for one in run.items if (one.slice, one.stratum) in blind or layers.get(one.id) == LEFT_OUT)
-    return frozenset(item.id for item in left_out)
+    return frozenset(one.id for one in run.items if (one.slice, one.stratum) in blind or layers.get(one.id) == LEFT_OUT)
 
 
 def _asked(run: RunRecord, name: str, left_out: frozenset[str]) -> list[Item]:
@@ -138,7 +137,7 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> dict[str, str]:
     """Refuse a variant without a proof that fits its config; return the candidates that are the baseline, and why."""
     baseline, execution = run.experiment.baseline, run.experiment.execution
     variants = _proven(run)
-    refused: dict[str, str] = {}
+    refused, known = dict[str, str](), {"the baseline": baseline}
     if execution.rehearsal is not None or baseline.name in run.failures:
         return refused
     base = _proof(run, baseline.name)
@@ -161,12 +160,14 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> dict[str, str]:
         odd += ["it thinks otherwise than"] * (chat and len((thought ^ own) & lengths.keys()) > HALF * len(lengths))
         if odd:
             raise NotComparable(f"{path}: {odd[0]} for the baseline: give both one tokenizer and one mode of thinking")
-        same = _same_model(run, variant, base, proof)
+        same = next((f"{who} itself ({how})" for who, one in known.items() if (how := _same_as(run, one, variant))), "")
         if variant.name == CONTROL and not same:
             raise NotComparable(f"{path}: the control is not the baseline, whose repetition it should be")
-        if variant.name not in {CONTROL, baseline.name} and same and not allow_identical:
-            text = f"{variant.name} is the baseline itself ({same}), so there is nothing to compare"
-            refused[variant.name] = f"{text}: give the quantized model, or --allow-identical for an A/A comparison"
+        if variant.name not in {CONTROL, baseline.name} and not allow_identical:
+            known |= {variant.name: variant} if proof.served else {}  # whose address may lead to another's model
+            if same:
+                text = f"{variant.name} is {same}, so there is nothing to compare: give the quantized model"
+                refused[variant.name] = f"{text}, or --allow-identical for an A/A comparison"
     if refused and refused.keys() | {baseline.name, CONTROL} >= {one.name for one in variants}:
         raise NotComparable("; ".join(f"{_identity(run, name)}: {text}" for name, text in refused.items()))
     return refused
@@ -183,27 +184,29 @@ def _proof(run: RunRecord, name: str) -> Proof:
         raise StoreError(f"{_identity(run, name)}: holds no proof of what was loaded: {error}") from error
 
 
-def _same_model(run: RunRecord, variant: Variant, one: Proof, other: Proof) -> str:
-    """Return in what respect a variant, proven by `other`, equals the baseline; empty if the two differ."""
-    baseline = run.experiment.baseline
+def _same_as(run: RunRecord, who: Variant, variant: Variant) -> str:
+    """Return in what respect a variant is another one, the baseline or a candidate; empty if the two differ."""
+    one, other = _proof(run, who.name), _proof(run, variant.name)
     if not run.experiment.execution.cross_engine and (shown := same_server(one, other)):
         return shown
-    declared = (other.served or {}).get("kind") == "declared"  # so that its method is only what the config says
+    base, served = one.served or {}, other.served or {}
+    declared = served.get("kind") == "declared"  # so that its method is only what the config says
+    mute = bool(served) and base.get("canary") == served.get("canary")  # so that it may have ignored its flags
     if (
-        not (declared or same_method(one.method, other.method))
+        not (declared or mute or same_method(one.method, other.method))
         or (one.bits_per_weight, one.compute_dtype) != (other.bits_per_weight, other.compute_dtype)
         # "is it really the same answer?" is what such a run asks
-        or (baseline.kv_cache, baseline.decoding) != (variant.kv_cache, variant.decoding)
+        or (who.kv_cache, who.decoding) != (variant.kv_cache, variant.decoding)
     ):
         return ""
-    before, after = (run.identities[name].get("weights") for name in (baseline.name, variant.name))
-    alike = baseline.engine.asked() == variant.engine.asked()
-    if before == after and alike and (declared or baseline.quantization == variant.quantization):
+    before, after = (run.identities[name].get("weights") for name in (who.name, variant.name))
+    alike = who.engine.asked() == variant.engine.asked()
+    if before == after and alike and (declared or who.quantization == variant.quantization):
         return "the same weights, method and dtype"
-    said, repeated = _telling(run, baseline.name), _telling(run, variant.name)
-    # The baseline may have been asked more, see `execution.control`.
-    alike = bool(repeated) and all(said.get(key) == response for key, response in repeated.items())
-    return f"{'' if declared else 'the same method and dtype, and '}every answer is the same" if alike else ""
+    told = mute or who is run.experiment.baseline
+    said, repeated = _telling(run, who.name), _telling(run, variant.name) if told else {}
+    alike = bool(repeated) and all(said.get(key) == given for key, given in repeated.items())  # `execution.control`
+    return f"{'' if declared or mute else 'the same method and dtype, and '}every answer is the same" if alike else ""
 
 
 def _telling(run: RunRecord, name: str) -> dict[tuple[str, int], object]:
@@ -257,8 +260,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
 
 def _events(run: RunRecord, asked: Mapping[str, Sequence[Item]], latency: Mapping[str, float]) -> dict[str, list[Cell]]:
     """Count the tail events of each variant against the baseline, in the items that it was asked."""
-    base = run.experiment.baseline.name
-    found = {}
+    base, found = run.experiment.baseline.name, dict[str, list[Cell]]()
     for name, items in asked.items():
         before, after = run.of(base), run.of(name)
         late = latency if name != CONTROL else {}  # the control is asked at another concurrency
@@ -286,8 +288,7 @@ def _annotated(run: RunRecord, material: Comparisons, rules: Rules) -> Compariso
 
 def _right(run: RunRecord, variant: str) -> dict[str, float]:
     """Return item id to the probability of its right choice."""
-    known = ((one.item_id, one.choice_probability) for one in run.of(variant))
-    return {item_id: value for item_id, value in known if value is not None}
+    return {one.item_id: one.choice_probability for one in run.of(variant) if one.choice_probability is not None}
 
 
 def _warnings(run: RunRecord, errors: Mapping[str, str]) -> tuple[str, ...]:
@@ -336,15 +337,14 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
 
 def _provenance(run: RunRecord) -> dict[str, Any]:
     """Return where the figures come from; no times, so that equal results give equal bytes."""
-    plan, identities = run.plan, run.identities
     return {
         "run": run.experiment.name,
-        "config_digest": plan["config_digest"],
-        "items_digest": plan["items_digest"],
+        "config_digest": run.plan["config_digest"],
+        "items_digest": run.plan["items_digest"],
         "seed": run.experiment.seed,
-        "device": plan["device"],
-        "versions": identities.get(run.experiment.baseline.name, {}).get("versions", {}),
-        "weights": {name: one["weights"] for name, one in identities.items()},
+        "device": run.plan["device"],
+        "versions": run.identities.get(run.experiment.baseline.name, {}).get("versions", {}),
+        "weights": {name: one["weights"] for name, one in run.identities.items()},
     }
 
 

@@ -120,12 +120,12 @@ def same_server(baseline: Proof, candidate: Proof) -> str:
     sides = [proof.served or {} for proof in (baseline, candidate)]
     places = [(side.get("url"), (side.get("reported") or {}).get("root")) for side in sides]  # `root`: vLLM's weights
     if all(places[0]) and places[0] == places[1]:
-        return f"its address, the baseline's, serves both from {places[0][1]}"
+        return f"its address, the same, serves both from {places[0][1]}"
     one, other = (side.get("canary") or [] for side in sides)
     if len(one) != len(other) or sum(weight < SURE for weight in one) < UNCERTAIN_TOKENS:
         return ""
     same = all(abs(own - base) <= SAME_LOGPROB for own, base in zip(one, other, strict=True))
-    return f"{len(one)} log-probabilities that its server gives are those of the baseline's server" if same else ""
+    return f"{len(one)} log-probabilities that its server gives are those of the other's" if same else ""
 
 
 def replaced(before: Sequence[float], now: Sequence[float]) -> bool:

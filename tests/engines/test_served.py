@@ -14,6 +14,7 @@ from typing import Any
 
 import engine_models as tiny
 import pytest
+import stub_server
 from stub_server import Answers, Handler, Stub, logprob, served
 
 from harness.engines import http_client
@@ -393,6 +394,16 @@ def test_a_list_of_models_of_another_shape_says_nothing(models: Any, monkeypatch
     assert (served_by["context_limit"], served_by["reported"]) == (None, {})
 
 
+def test_a_path_that_never_answers_does_not_hold_a_run_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway may have no page for a version and hang: it says nothing of itself, and a run does not wait for it."""
+    monkeypatch.setattr(http_client, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(Handler, "do_GET", lambda own: time.sleep(8))
+    started = time.monotonic()
+    with served(answers([])) as stub, engine(stub, timeout=5) as made:
+        assert (made.proof().served or {})["version"] == ""
+        assert time.monotonic() - started < 8  # of three that are asked for, none took its five seconds
+
+
 def test_a_server_that_is_gone_ends_the_unit_as_incomplete() -> None:
     """64 requests in flight, and nobody listens: not one answer is made up, and it does not wait for ever."""
     items = texts(64)
@@ -440,3 +451,42 @@ def test_choices_are_refused_if_the_numbers_cannot_be_trusted(fault: str) -> Non
     """A server that ignores the request would score every choice alike: it is found before the first item."""
     with pytest.raises(NotComparable, match=r"cannot weigh choices: .*Leave out the slices with choices"):
         asked(CHOICES, fault, choices=True)
+
+
+@pytest.mark.parametrize("way", ["prompt_logprobs", "echo"])
+@pytest.mark.parametrize("wrong", ["0", "the mean", "those of the token before", "of base 10"])
+def test_choices_are_refused_although_the_model_is_sure_of_what_it_counts(
+    wrong: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an answer whose tokens are all nearly certain, numbers that mean nothing are near its own."""
+    seven = encoder().prompt(PROBE)
+
+    def sure(before: list[int], token: int) -> float:
+        return -0.01 if before[: len(seven)] == seven else logprob(before, token)
+
+    def spoil(found: dict[str, Any]) -> dict[str, Any]:
+        choice = found.get("choices", [{}])[0]
+        rows = choice.get("prompt_logprobs") or []
+        shown = choice.get("logprobs", {}).get("token_logprobs", [None])
+        numbers = [row and next(iter(row.values()))["logprob"] for row in rows] or shown
+        if numbers[0] is not None or not numbers[1:]:
+            return found
+        known = numbers[1:]
+        made = {
+            "0": [0.0 for _ in known],
+            "the mean": [math.fsum(known) / len(known) for _ in known],
+            "those of the token before": [known[0], *known[:-1]],
+            "of base 10": [one / math.log(10) for one in known],
+        }[wrong]
+        if rows:
+            pairs = zip(rows[1:], made, strict=True)
+            choice["prompt_logprobs"] = [None] + [{next(iter(row)): {"logprob": x, "rank": 1}} for row, x in pairs]
+        else:
+            choice["logprobs"] = {"token_logprobs": [None, *made], "top_logprobs": [None, *({"x": x} for x in made)]}
+        return found
+
+    monkeypatch.setattr(stub_server, "logprob", sure)
+    with served(answers(CHOICES), *(["no_prompt_logprobs"] if way == "echo" else [])) as stub:
+        stub.spoil = spoil
+        with pytest.raises(NotComparable, match="cannot weigh choices"), engine(stub, choices=True):
+            pass

@@ -172,6 +172,51 @@ def test_a_name_that_is_declared_quantized_and_answers_as_the_baseline_is_refuse
     assert call("gate", tmp_path / "trial", "--quiet", "--allow-identical") in {0, 3}
 
 
+@pytest.mark.parametrize("how", ["one name", "log-probabilities", "answers"])
+def test_two_candidates_that_one_model_answers_are_not_both_judged(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, how: str
+) -> None:
+    """A copied address, or a gateway that routes int4 to int8's weights: int4 would pass by what int8 loses."""
+    from transformers import AutoTokenizer
+
+    # The baseline answers one item otherwise, and loses it, so that neither candidate is the baseline itself.
+    other, said = Answers(dict(known["sound"].by_ids)), " The answer is -1"
+    key = next(one for one in other.by_ids if "answer" in other.by_ids[one]["text"])
+    other.by_ids[key] = {**other.by_ids[key], "text": said}
+    mild = Answers(dict(known["sound"].by_ids))
+    if how == "log-probabilities":
+        mild.add(AutoTokenizer.from_pretrained(tiny_llama).encode(CANARY), CANARY, " he read", list(range(20, 36)))
+    with (
+        served(other, model="full") as base,
+        served(mild, model="int8") as one,
+        served(mild, model="int4") as two,
+    ):
+        twin = endpoint(one if how == "one name" else two)
+        data = config(tiny_llama, endpoint(base), endpoint(one), execution={"control": False})
+        data["candidates"] = [
+            {"name": "int8", "engine": endpoint(one), "quantization": "bnb-int8"},
+            {"name": "int4", "engine": twin, "quantization": "gptq"},
+        ]
+        assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
+        assert call("gate", tmp_path / "trial", "--quiet", "--allow-identical") == 0
+    found = json.loads((tmp_path / "trial" / "comparisons.json").read_text())["candidates"]
+    assert {one["name"]: one["verdict"] for one in found} == {"int8": "pass", "int4": "not_judged"}
+    shown = {"one name": "the same weights", "log-probabilities": "16 log-prob", "answers": "every answer is the same"}
+    assert f"int4 is int8 itself ({shown[how]}" in (tmp_path / "trial" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("method", ["fp8", "bitsandbytes"])
+def test_a_flag_that_quantizes_nothing_is_seen_by_the_answers(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    """Of a server that shows no log-probabilities the command proves no more than a config does; any method's name."""
+    settings = settings_file(tmp_path / "settings.json", known["sound"])
+    engine = {"name": "vllm", "command": [*STUB, "--settings", str(settings)]}
+    data = config(tiny_llama, engine, {"args": {"quantization": method}}, execution={"control": False})
+    assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
+    assert "small is the baseline itself (every answer is the same)" in capsys.readouterr().err
+
+
 def test_a_server_of_the_baseline_is_refused_before_its_items(
     tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
 ) -> None:
