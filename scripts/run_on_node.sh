@@ -29,7 +29,8 @@ if [ "$found" != "$wanted" ]; then
   say "the wheels are for Python $wanted and $python is $found; name a $wanted in PYTHON, or pack with --python $found"
   exit 2
 fi
-(cd "$bundle" && sha256sum --check --strict --quiet SHA256SUMS) || {
+# This script is the last line of the list: one that was cut short would leave parts unchecked.
+(cd "$bundle" && sha256sum --check --strict --quiet SHA256SUMS && grep -q '  run_on_node.sh$' SHA256SUMS) || {
   say "a part is missing or damaged (see above); copy it here again"
   exit 4
 }
@@ -40,7 +41,8 @@ digest=$(sha256sum <"$bundle/SHA256SUMS" | cut -d ' ' -f 1)
 if [ "$(cat "$into/.ready" 2>/dev/null)" != "$digest" ]; then
   mkdir -p "$into"
   rm -rf "$into/.ready" "$into/wheels" "$into/spares" "$into/models" "$into/files" "$into/site-packages" "$into/config.yaml"
-  cat "$bundle"/bundle.tar.* | tar -x -f - -C "$into" --no-same-owner
+  # The parts of the list and no others: a longer bundle may have been in the folder before.
+  (cd "$bundle" && sed -n 's/^[0-9a-f]*  \(bundle\.tar\.[0-9]*\)$/\1/p' SHA256SUMS | xargs cat) | tar -x -f - -C "$into" --no-same-owner
   # What the node's own packages should have brought along is taken from the spares where it is missing.
   missing=$("$python" - "$into"/spares/*.whl <<'CODE'
 import sys

@@ -52,12 +52,10 @@ def quantize(source: str, out: Path, method: str, bits: str, group_size: int, ca
     from harness.models.calibration import built_in, from_file
     from harness.models.devices import resolve_device
 
-    errors = shared.make_console(stderr=True)
-    how: dict[str, Any] = {"method": method, "bits": int(bits), "group_size": group_size}
     texts = built_in() if calibration == "builtin" else from_file(Path(calibration).expanduser())
-    how |= {"calibration": texts, "device": resolve_device(device)}
-    say = functools.partial(errors.print, markup=False)
-    checkpoints.make_checkpoint(models.resolve(source, None), out, **how, progress=say)
+    how: dict[str, Any] = {"method": method, "bits": int(bits), "group_size": group_size, "calibration": texts}
+    say = functools.partial(shared.make_console(stderr=True).print, markup=False)
+    checkpoints.make_checkpoint(models.resolve(source, None), out, **how, device=resolve_device(device), progress=say)
     click.echo(f"{out}: a {method} int{bits} checkpoint of {source}; give it as a candidate's `model`")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -245,7 +246,7 @@ def submit(config: str, changes: ConfigChanges, output: str | None, options: Out
     experiment, path = shared.load_experiment(config, changes)
     flags, judge = _flags(changes, options)
     device, asked = experiment.execution.device, how["gpus"]
-    gpus = submitting.gpus_of(device)
+    gpus = 0 if device[:3] == "cpu" else 1 + max(map(int, re.findall(r"cuda:(\d+)", device)), default=0)
     if asked is not None and asked < gpus and device != "auto":
         raise UsageError(f"--gpus {asked}: a shard on execution.device {device!r} needs {gpus}")
     if system == "kubernetes":

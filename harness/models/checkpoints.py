@@ -74,7 +74,7 @@ def make_checkpoint(
 
 
 def _check(source: Path, out: Path, *, method: str, bits: int, group_size: int) -> None:
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise UsageError(f"{out} is there already: name another folder, or remove it first")
     if method not in _BITS:
         raise UsageError(f"{method} checkpoints are not made here: take {' or '.join(_BITS)}")

@@ -119,7 +119,7 @@ def end_token_ids(model: Any) -> tuple[int, ...]:
 
 
 def weights_digest(path: Path) -> str:
-    """The first 16 hex digits of a SHA-256 over a model folder's weight, config and tokenizer files, names included.
+    """First 16 hex digits of a SHA-256 over a file, or a folder's weight, config and tokenizer files, names included.
 
     A file is read again only when its size, its times or its inode changed, or what the cache holds of it is torn.
     """
@@ -130,7 +130,7 @@ def weights_digest(path: Path) -> str:
     before = known if isinstance(known, dict) else {}
     found = {
         file.name: _known_or_read(file, before.get(file.name))
-        for file in sorted(path.iterdir())
+        for file in ([path] if path.is_file() else sorted(path.iterdir()))
         if file.suffix in _MEANING_SUFFIXES and file.name not in _MEANINGLESS and file.is_file()
     }
     if found != known:
@@ -139,7 +139,8 @@ def weights_digest(path: Path) -> str:
             draft = memory.with_suffix(f".{os.getpid()}")
             draft.write_text(json.dumps(found))
             draft.replace(memory)
-    return digest([[name, entry["sha256"]] for name, entry in sorted(found.items())])
+    sums = [[name, entry["sha256"]] for name, entry in sorted(found.items())]
+    return str(sums[0][1][:16]) if path.is_file() else digest(sums)
 
 
 def _known_or_read(file: Path, known: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a loaded variant was found to be: checked against its baseline and its own earlier part, and recorded."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,13 +13,12 @@ from harness.models.compatibility import check_candidate, check_software, replac
 from harness.records import proof_from_json, to_json
 from harness.run.plan import Plan
 from harness.run.worker import Closed, Ready
+from harness.store.files import explained
 from harness.store.record import CONTROL
 from harness.store.rundir import RunDir, Shard
 
 _MAY_CHANGE = frozenset({"device", "threads"})  # what of a variant's identity may change when a run is continued
-
-# Facts of a proof that are left out if there are none, as in runs from before them.
-_LATER = frozenset({"served", "kv_cache", "decoding"})
+_LATER = frozenset({"served", "kv_cache", "decoding"})  # of a proof: left out if not there, as before there were any
 
 
 def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: Callable[[str], None]) -> None:
@@ -31,7 +29,7 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     experiment, baseline = plan.experiment, plan.experiment.baseline.name
     cross_engine, control = experiment.execution.cross_engine, variant.name == CONTROL
     against = directory.recorded(baseline, "variant.json")
-    path = Path(plan.paths[baseline if control else variant.name])
+    path = Path(plan.paths[variant.name])
     identity = {
         "weights": weights_of(variant, path),
         "engine": ready.engine_version,
@@ -78,17 +76,15 @@ def _lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
 def check_files(variant: Variant, path: Path, identity: Mapping[str, Any]) -> None:
     """Raise NotComparable if a variant's files are no longer those that answered."""
     if identity["weights"] != weights_of(variant, path):
-        raise NotComparable(f"{path}: was changed since {variant.name} answered from it: give another --output or name")
+        raise NotComparable(f"{path}: was changed since {variant.name} read it: give another --output or name")
 
 
 def weights_of(variant: Variant, path: Path) -> str:
     """Identify a variant's weights; those of a model that runs elsewhere are only as known as its name."""
     if not variant.engine.here:
         return f"not seen: {variant.engine.url or variant.engine.name} {variant.engine.model}"
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return models.weights_digest(path)
+    with explained(path, "read"):
+        return models.weights_digest(path)
 
 
 def record_cost(directory: RunDir, name: str, shard: Shard, ready: Ready, closed: Closed) -> None:

@@ -22,10 +22,12 @@ from harness.records import Item, digest
 from harness.run.fitting import TracePlan, check_fit, plan_tracing
 from harness.run.planning import Power, check_events, check_layers, check_power, power_table
 from harness.store import privacy
+from harness.store.record import CONTROL
 from harness.store.rundir import RunDir
 from harness.store.units import Unit, plan_units
 from harness.suite.items import template_notes
 from harness.suite.scorer import load_items
+from harness.suite.tasks import scored_by
 
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
@@ -38,7 +40,7 @@ class Plan:
     items: tuple[Item, ...]  # every item of the suite
     units: tuple[Unit, ...]  # the work, for one variant
     power: tuple[Power, ...]  # what each stratum can decide
-    paths: Mapping[str, str]  # variant to model directory; a variant whose model is not there is absent
+    paths: Mapping[str, str]  # variant, or control, to model directory; a variant whose model is not there is absent
     missing: Mapping[str, str]  # variant to the reason why it cannot run
     device: str  # resolved
     tracing: TracePlan  # what is kept of the baseline to measure divergence
@@ -58,6 +60,7 @@ class Plan:
             "items": len(self.items),
             "units": len(self.units),
             "device": self.device.split(":")[0],
+            "scored_by": scored_by({item.task for item in self.items}),
         }
 
 
@@ -81,8 +84,7 @@ def make_plan(
     experiment, notes = _settle_dtype(experiment, device, recorded_dtype)
     paths, missing = _resolve(experiment)
     tokenizer, config = _tokenizer(experiment.baseline, Path(paths[experiment.baseline.name]))
-    served = serving_notes(experiment.baseline.name, paths)
-    known = (*experiment.notes, *template_notes(tokenizer, experiment.sampling), *served)
+    known = (*experiment.notes, *template_notes(tokenizer, experiment.sampling), *serving_notes(CONTROL, paths))
     experiment = experiment.model_copy(update={"notes": known})
     items = tuple(load_items(experiment, tokenizer, context_limit=models.context_limit(config), source=source))
     _check_choices(experiment, items, source)
@@ -150,7 +152,7 @@ def _resolve(experiment: Experiment) -> tuple[dict[str, str], dict[str, str]]:
             if variant is experiment.baseline:
                 raise
             missing[variant.name] = str(error)
-    return paths, missing
+    return paths | {CONTROL: paths[experiment.baseline.name]}, missing
 
 
 def check_engines(experiment: Experiment, source: str) -> None:

@@ -21,7 +21,7 @@ from harness.judge.layers import sentences
 from harness.judge.signals import control_items, unusable_strata
 from harness.models.devices import usable_cpus
 from harness.records import Item, Response, Scored, Settings, Timing
-from harness.run.identity import accept, check_files, record_cost
+from harness.run.identity import accept, check_files, record_cost, weights_of
 from harness.run.plan import Plan
 from harness.run.progress import Reporter
 from harness.run.worker import Ask, Diverged, Job, Working
@@ -100,7 +100,7 @@ class _Run:
         self.progress.expect(sum(self._cost_of(self._asked(one, self.units)) for one in (baseline, *others)))
         for note in self.plan.notes:
             self.progress.note(note)
-        self._begin_again()
+        self.stages.restart()
         for look in range(1, self.execution.looks + 1):
             undecided = None  # all strata
             if look > 1:
@@ -123,11 +123,13 @@ class _Run:
     def baseline(self) -> None:
         """Answer all items with the baseline."""
         self.progress.expect(self._cost_of(self.units))
-        self._begin_again()
+        self.stages.restart()
         self._variant(self.plan.experiment.baseline, self.units, set())
 
     def finish(self, command: str) -> None:
         """Say that this shard is complete; the last one to be so writes the manifest."""
+        for variant in self.plan.experiment.variants:  # also those that answered hours ago
+            self._unchanged(variant, records=False)
         record = {
             "command": command,
             "config_digest": self.plan.experiment.digest(),
@@ -139,12 +141,6 @@ class _Run:
         self.traces.finish()
         if not missing_shards(self.directory):
             write_manifest(self.directory)
-
-    def _begin_again(self) -> None:
-        """Forget which stages were done and what failed when this shard was run before."""
-        self.stages.restart()
-        for path in self.directory.path.glob(f"*/failure-{self.shard}.json"):
-            path.unlink()
 
     def _cost_of(self, units: Sequence[Unit]) -> int:
         """Count tokens of prompts and longest answers."""
@@ -208,16 +204,16 @@ class _Run:
             self.progress.note(f"{variant.name} is not judged: {error}")
             self.progress.skip(self._cost_of([unit for unit in pending if unit.index not in done]))
 
-    def _unchanged(self, variant: Variant) -> None:
-        """Refuse a variant that is asked nothing if its records are not the manifest's, or its files not those then."""
+    def _unchanged(self, variant: Variant, *, records: bool = True) -> None:
+        """Refuse a variant if its records are not the manifest's, where that counts, or its files not those then."""
         name, changed = variant.name, "does not agree with manifest.json: it was changed after the run"
         before = (self.directory.recorded("", "manifest.json") or {}).get("variants", {}).get(name, {})
         for key, file in (("identity", "variant.json"), ("calibration", "calibration.json")):
-            if key in before and before[key] != self.directory.recorded(name, file):
+            if records and key in before and before[key] != self.directory.recorded(name, file):
                 raise NotComparable(f"{self.directory.path / name / file}: {changed}: {RESTORE}")
-        files = self.plan.paths.get(self.plan.experiment.baseline.name if name == CONTROL else name)
-        if files and (answered := self.directory.recorded(name, "variant.json")):
-            check_files(variant, Path(files), answered)
+        place, answered = self.plan.paths.get(variant.name), self.directory.recorded(variant.name, "variant.json")
+        if place and answered:
+            check_files(variant, Path(place), answered)
 
     def _done(self, name: str, units: Sequence[Unit]) -> set[int]:
         """Find the units with all their responses, and drop what the others left. Raises StoreError for a stranger."""
@@ -245,26 +241,31 @@ class _Run:
         self.progress.doing(variant.name, "loading")
         for earlier in ("comparisons.json", "junit.xml", "report.html", "report.md", "verdict.json"):
             (self.directory.path / earlier).unlink(missing_ok=True)  # of answers that are not all there now
-        log = self.directory.path / variant.name / f"worker-{self.shard}.log"
+        log, place = (
+            self.directory.path / variant.name / f"worker-{self.shard}.log",
+            Path(self.plan.paths[variant.name]),
+        )
+        before = {"weights": weights_of(variant, place)}
         with self.text_policy.log(log) as own_log, started(self._job(variant, own_log)) as ask:
             ready = ask.receive()
+            check_files(variant, place, before)  # one that was written while it was read is a mixture
             accept(self.plan, self.directory, variant, ready, self.progress.note)
             with AnswerFiles(self.directory, variant.name, self.shard) as files:
                 self._answer(variant.name, units, known, ask, files)
+            accept(self.plan, self.directory, variant, ready, lambda _: None)  # another shard may have begun as early
             usage = ask.close()
         record_cost(self.directory, variant.name, self.shard, ready, usage)
 
     def _job(self, variant: Variant, log: Path) -> Job:
         """Say what to load for a variant; the control is the baseline in other batches."""
         plan, execution, control = self.plan, self.execution, variant.name == CONTROL
-        baseline = plan.paths[plan.experiment.baseline.name]
         largest = variant.engine.concurrency if variant.engine.served else execution.max_batch
         fewer = 2 if variant.engine.served and largest == 1 else max(1, largest // 2 - 1)
         # The number of threads of the earlier part of the run, if there is one: sums keep their order.
         recorded = (self.directory.recorded(variant.name, "variant.json") or {}).get("threads")
         return Job(
             variant=variant,
-            path=baseline if control else plan.paths[variant.name],
+            path=plan.paths[variant.name],
             dtype=plan.experiment.compute_dtype(variant),
             concurrency=fewer if control else largest,
             device=plan.device,
@@ -274,7 +275,7 @@ class _Run:
             log=log,
             rehearsal=execution.rehearsal,
             traces=self.traces if self.traces.tokens else None,
-            prompts=baseline,
+            prompts=plan.paths[plan.experiment.baseline.name],
             choices=any(item.kind == "choice" for item in plan.items),
             requests=self.directory.path / variant.name / f"requests-{self.shard}.log",
             key=os.environ.get(variant.engine.api_key_env or "", ""),

@@ -5,7 +5,6 @@ Slurm's scripts put a shard back that was stopped by its time limit after progre
 
 import hashlib
 import math
-import re
 import secrets
 import shlex
 import shutil
@@ -38,11 +37,6 @@ class Cluster(NamedTuple):
     run: tuple[str, ...]  # arguments of the shards' command, `run` first
     judge: tuple[str, ...] = ()  # options of the judge's command
     gpus: int = 1  # of each shard; for Slurm the words for sbatch say it
-
-
-def gpus_of(device: str) -> int:
-    """Return how many GPUs a shard has to have for this device of a config; a model may be spread over several."""
-    return 0 if device.startswith("cpu") else 1 + max(map(int, re.findall(r"cuda:(\d+)", device)), default=0)
 
 
 def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> tuple[Path, Path]:

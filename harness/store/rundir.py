@@ -95,11 +95,11 @@ class RunDir:
             self._same_plan(recorded)
 
     def _same_plan(self, plan: Mapping[str, Any]) -> None:
-        """Refuse another plan than the one that is there, naming what differs down to the config's key."""
-        there = {"scorers": SCORERS} | read_json(self.path / "run.json")  # older runs do not say it
+        """Refuse another plan than the one that is there, naming what differs; older runs do not say what scored."""
+        there = {"scorers": SCORERS, "scored_by": plan.get("scored_by")} | read_json(self.path / "run.json")
         changed = sorted(key for key in plan if canonical_json(there.get(key)) != canonical_json(plan[key]))
-        if there.get("schema", 0) != SCHEMA or "scorers" in changed:
-            text = "was made by another version of quantcliff: it can be judged but not continued"
+        if there.get("schema", 0) != SCHEMA or {"scorers", "scored_by"} & {*changed}:
+            text = "was made by another version of quantcliff, lm_eval or a task: it can be judged but not continued"
             raise StoreError(f"{self.path}: {text}; give another --output or name")
         if "shards" in changed:
             text = f"its work is split into {there['shards']} shard(s), not {plan['shards']}"

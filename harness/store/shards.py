@@ -111,10 +111,11 @@ class Stages:
         self._waiting = self._folder / f"{shard}.waiting"
 
     def restart(self) -> None:
-        """Take back what was done: an earlier process may have left answers that are asked again."""
-        for path in self._folder.glob(f"{self._shard}.*"):
-            if path.suffix not in (".json", ".lock", ".lease", ".log"):
-                path.unlink(missing_ok=True)
+        """Take back what was done and what failed: an earlier process may have left answers that are asked again."""
+        kept, own = (".json", ".lock", ".lease", ".log"), self._folder.glob(f"{self._shard}.*")
+        failed = self._directory.path.glob(f"*/failure-{self._shard}.json")
+        for path in (*(one for one in own if one.suffix not in kept), *failed):
+            path.unlink(missing_ok=True)
 
     def done(self, stage: str) -> None:
         """Say that this shard has all its answers of a stage. Raises StoreError."""

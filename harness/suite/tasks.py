@@ -3,13 +3,15 @@
 import contextlib
 import logging
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from harness.config.resources import tasks_dir
 from harness.errors import UsageError, one_line
+from harness.records import digest
 
 FEWSHOT_SEED = 1234  # what lm_eval's command line gives to few-shot sampling (lm_eval/defaults.py)
 
@@ -62,6 +64,13 @@ def _file_of(name: str) -> Path | None:
     entries = (index(ours=ours).task_index.get(name) for ours in (True, False))
     entry = next((one for one in entries if one is not None), None)
     return None if entry is None or entry.yaml_path is None else Path(entry.yaml_path)
+
+
+def scored_by(names: Iterable[str]) -> str:
+    """Identify what scores the answers to tasks: the version of lm_eval, and the files in the folders of ours."""
+    ours = [one for name in names if (one := index(ours=True).task_index.get(name)) is not None]
+    files = {file for one in ours for kind in ("*.py", "*.yaml") for file in Path(one.yaml_path).parent.rglob(kind)}
+    return digest([version("lm_eval"), *(one.read_text(encoding="utf-8") for one in sorted(files))])
 
 
 def runs_code_unconfined(name: str) -> bool:

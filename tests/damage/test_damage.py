@@ -306,7 +306,7 @@ def test_another_build_in_the_place_of_a_model_is_not_searched(words, demo, monk
     monkeypatch.setattr("harness.run.plan.files_of", lambda variant, _: tmp_path / variant.name)
     monkeypatch.setattr("harness.run.identity.weights_of", lambda variant, _: weights[variant.name])
     assert cli._run([*words, str(RESULTS / "demo-cpu"), "nf4", "--quiet"]) == ExitCode.NOT_COMPARABLE
-    assert f"{tmp_path / 'nf4'}: was changed since nf4 answered from it" in capsys.readouterr().err
+    assert f"{tmp_path / 'nf4'}: was changed since nf4 read it" in capsys.readouterr().err
 
 
 NAMED = """

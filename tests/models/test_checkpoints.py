@@ -156,6 +156,13 @@ def test_what_is_there_is_not_overwritten(plain, tmp_path):
         make(plain, tmp_path / "out")
 
 
+def test_a_link_to_nowhere_is_refused_before_anything_is_quantized(plain, tmp_path):
+    """Nothing can be renamed to it: the work of hours was lost at its end."""
+    (tmp_path / "out").symlink_to(tmp_path / "gone" / "out")
+    with pytest.raises(UsageError, match="is there already"):
+        make(plain, tmp_path / "out")
+
+
 def test_what_another_process_made_meanwhile_is_not_taken_for_it(plain, tmp_path, monkeypatch):
     """It may be another method or other bits: its folder stays, and this call does not say that it made it."""
 

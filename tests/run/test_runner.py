@@ -119,8 +119,61 @@ def test_a_checkpoint_that_was_made_again_is_no_longer_what_answered(
     assert run(data, tmp_path).path == directory.path
     with (made / "model.safetensors").open("ab") as file:
         file.write(b" ")
-    with pytest.raises(NotComparable, match="nf4: was changed since nf4 answered from it: give another --output"):
+    with pytest.raises(NotComparable, match="nf4: was changed since nf4 read it: give another --output"):
         run(data, tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["while the baseline is read", "while it answers", "before the candidate is read"])
+def test_a_model_that_is_written_over_during_a_run_gives_no_verdict(
+    moment: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a training job does with its latest checkpoint: baseline and candidate would be builds of two models."""
+    model = Path(shutil.copytree(tiny_llama, tmp_path / "latest"))
+    data = config(model, candidates=NF4, execution={"control": False, "rehearsal": {}})
+    original, answer = runner.started, runner._Run._answer
+
+    def write() -> None:
+        with (model / "model.safetensors").open("ab") as file:
+            file.write(b" ")
+
+    def started(job: worker.Job) -> Any:
+        if moment == f"{'while' if job.variant.name == 'bf16' else 'before'} the {place(job)} is read":
+            write()
+        return original(job)
+
+    def place(job: worker.Job) -> str:
+        return "baseline" if job.variant.name == "bf16" else "candidate"
+
+    def answered(self: Any, *words: Any) -> None:
+        answer(self, *words)
+        if moment == "while it answers":
+            write()
+
+    monkeypatch.setattr(runner, "started", started)
+    monkeypatch.setattr(runner._Run, "_answer", answered)
+    with pytest.raises(
+        (NotComparable, StoreError), match=r"was changed since bf16 read it|weights of this variant differ"
+    ):
+        run(data, tmp_path)
+    with pytest.raises(Incomplete, match="1 of 1 shard"):
+        load_run(RunDir(tmp_path / "trial"))
+
+
+def test_two_shards_that_load_different_builds_at_one_time_are_not_one_run(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node's own copy of a checkpoint may be an old one; each finds no record of the other, and writes its own."""
+    data = config(tiny_llama, candidates=NF4, execution={"control": False})
+    answer = runner._Run._answer
+
+    def answered(self: Any, *words: Any) -> None:
+        answer(self, *words)
+        path = self.directory.path / "bf16" / "variant.json"
+        path.write_text(path.read_text().replace('"weights": "', '"weights": "0'))
+
+    monkeypatch.setattr(runner._Run, "_answer", answered)
+    with pytest.raises(StoreError, match="bf16: cannot be continued: weights of this variant differ"):
+        run(data, tmp_path, Shard(1, 2))
 
 
 def test_shards_join_to_the_same_verdict(whole: RunDir, tiny_llama: Path, tmp_path: Path) -> None:

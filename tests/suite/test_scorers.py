@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from harness.errors import StoreError
 from harness.records import Item
 from harness.store.rundir import SCORERS, RunDir, Shard
 from harness.store.units import Unit
+from harness.suite import tasks
 
 KNOWN = (4, "56062c262114141f")
 """The number of the scorers and what their files held. If only the files changed, and any answer may get another score,
@@ -48,7 +50,34 @@ def test_a_run_of_other_scorers_is_not_continued(tmp_path: Path) -> None:
     begin()
     there = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps(there | {"scorers": SCORERS + 1}))
-    with pytest.raises(StoreError, match="was made by another version of quantcliff: it can be judged"):
+    with pytest.raises(
+        StoreError, match="was made by another version of quantcliff, lm_eval or a task: it can be judged"
+    ):
         begin()
     (run.path / "run.json").write_text(json.dumps({key: one for key, one in there.items() if key != "scorers"}))
     begin()
+
+
+def test_a_run_is_not_continued_with_another_scorer_of_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a task may be the user's, and lm_eval has versions: one side would be scored by each."""
+    task = tmp_path / "own.yaml"
+    for name in ("own.yaml", "score.py"):
+        (tmp_path / name).write_text("1")
+    found = SimpleNamespace(task_index={"own": SimpleNamespace(yaml_path=str(task))})
+    monkeypatch.setattr(tasks, "index", lambda **_: found)
+    before = tasks.scored_by(["own", "arc_easy"])
+    (tmp_path / "notes.md").write_text("2")
+    assert tasks.scored_by(["arc_easy", "own"]) == before
+    (tmp_path / "score.py").write_text("2")
+    assert tasks.scored_by(["own"]) != before
+    (tmp_path / "score.py").write_text("1")
+    monkeypatch.setattr(tasks, "version", lambda _: "0.1")
+    assert tasks.scored_by(["own"]) != before
+    begin = RunDir(tmp_path / "run").begin
+    told = {"config": {}, "slices": [], "items": 0, **dict.fromkeys(("config_digest", "items_digest", "device"), "cpu")}
+    begin(told, [], Shard(), [])
+    begin(told | {"scored_by": before}, [], Shard(), [])  # an older run, which does not say it
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(written | {"scored_by": "other"}))
+    with pytest.raises(StoreError, match="lm_eval or a task: it can be judged but not continued"):
+        begin(told | {"scored_by": before}, [], Shard(), [])
