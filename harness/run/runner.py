@@ -241,10 +241,8 @@ class _Run:
         self.progress.doing(variant.name, "loading")
         for earlier in ("comparisons.json", "junit.xml", "report.html", "report.md", "verdict.json"):
             (self.directory.path / earlier).unlink(missing_ok=True)  # of answers that are not all there now
-        log, place = (
-            self.directory.path / variant.name / f"worker-{self.shard}.log",
-            Path(self.plan.paths[variant.name]),
-        )
+        log = self.directory.path / variant.name / f"worker-{self.shard}.log"
+        place = Path(self.plan.paths[variant.name])
         before = {"weights": weights_of(variant, place)}
         with self.text_policy.log(log) as own_log, started(self._job(variant, own_log)) as ask:
             ready = ask.receive()

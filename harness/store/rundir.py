@@ -96,7 +96,8 @@ class RunDir:
 
     def _same_plan(self, plan: Mapping[str, Any]) -> None:
         """Refuse another plan than the one that is there, naming what differs; older runs do not say what scored."""
-        there = {"scorers": SCORERS, "scored_by": plan.get("scored_by")} | read_json(self.path / "run.json")
+        later = {"scorers": SCORERS, "scored_by": plan.get("scored_by")}
+        there: dict[str, Any] = later | read_json(self.path / "run.json")
         changed = sorted(key for key in plan if canonical_json(there.get(key)) != canonical_json(plan[key]))
         if there.get("schema", 0) != SCHEMA or {"scorers", "scored_by"} & {*changed}:
             text = "was made by another version of quantcliff, lm_eval or a task: it can be judged but not continued"
