@@ -87,8 +87,7 @@ def _named(candidates: Sequence[str]) -> list[tuple[str, Path]]:
             raise UsageError(f"--candidate {text}: write NAME=PATH, or PATH alone")
         named.append((name, Path(place)) if equals else (Path(text).stem or text, Path(text)))
     if len({"baseline", *dict(named)}) <= len(named):
-        names = ", ".join(("baseline", *(name for name, _ in named)))
-        raise UsageError(f"each variant needs a different name, not {names}: give --candidate NAME=PATH")
+        raise UsageError("each variant needs a different name, and not `baseline`: give --candidate NAME=PATH")
     return named
 
 

@@ -191,6 +191,14 @@ def test_a_missing_score_is_unanswered_not_wrong():
     assert np.isnan(build("int4", ["a"], [np.nan]).score[0])
 
 
+def test_items_without_an_answer_are_counted_in_a_warning():
+    """What no side answered is not judged, so a reader must know how much that is."""
+    scores = [np.nan if at % 3 == 0 else float(at % 2) for at in range(60)]
+    base, int4 = (build(name, [f"q{at}" for at in range(60)], scores) for name in ("base", "int4"))
+    judged = gate.judge(compare.compare(base, [int4], RULES), RULES)
+    assert judged.warnings == ("int4: 20 of 60 items were not answered by both sides, and are not judged",)
+
+
 def test_labels_are_codes_and_names():
     """A column of a million names holds each name once."""
     labels = Labels.of(["b", "a", "b"])

@@ -86,8 +86,7 @@ class HFEngine(EngineBase):
         `drafts` and an observer's references may be the answers, by item id: that is found in one pass, and no answer
         changes. Raises NonFinite with the item's id, RunError if one item alone does not fit memory.
         """
-        choices = [item for item in items if item.kind == "choice"]
-        yield from score_items(self.context, choices, observer)
+        yield from score_items(self.context, [item for item in items if item.kind == "choice"], observer)
         texts = [item for item in items if item.kind == "generate"]
         yield from TextGeneration(self.context, settings).answer(texts, drafts or {}, observer)
 
