@@ -148,7 +148,7 @@ def _compare_one(
     hidden = averages.hidden(shown, worse, better, judged, base.rules.policy.margin)
     means = shown, _cliffs(base, strata, columns), averages.scopes(strata, columns)
     left, asked = (sum(getattr(one, what) for one in strata) for what in ("unanswered", "asked"))
-    said = f"{side.name}: {left} of {asked} items were not answered by both sides, and are not judged"
+    said = f"{side.name}: {left} of {asked} items lack an answer on one side or both"
     notes = (*pairs.notes, said) if left else pairs.notes
     found = Comparison(side.name, "", strata, None, *means, worse, better, hidden, notes)
     return with_pooled(found, base.rules, columns) if pooled else found

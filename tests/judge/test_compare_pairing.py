@@ -196,7 +196,7 @@ def test_items_without_an_answer_are_counted_in_a_warning():
     scores = [np.nan if at % 3 == 0 else float(at % 2) for at in range(60)]
     base, int4 = (build(name, [f"q{at}" for at in range(60)], scores) for name in ("base", "int4"))
     judged = gate.judge(compare.compare(base, [int4], RULES), RULES)
-    assert judged.warnings == ("int4: 20 of 60 items were not answered by both sides, and are not judged",)
+    assert judged.warnings == ("int4: 20 of 60 items lack an answer on one side or both",)
 
 
 def test_labels_are_codes_and_names():
