@@ -29,9 +29,9 @@ FILLING = (
     r"|considered|classified"
 )
 """Words that stand between a negation and the label that it rejects, as in `does not appear to be spam`."""
-_QUOTES = r"[\s*_\"'\u201c]{1,9}"
+_QUOTES = r"(?:[^\S\n]|[*_\"'\u201c]){1,9}"
 REJECTING = (
-    rf"\b(?:(?:not|\w+n['\u2019]t|non|neither|nor|never|cannot)\b[\s*_\"'\u201c-]{{1,9}}(?:(?:{FILLING})\b{_QUOTES}){{0,6}}"
+    rf"\b(?:(?:not|\w+n['\u2019]t|non|neither|nor|never|cannot)\b(?:-|{_QUOTES})(?:(?:{FILLING})\b{_QUOTES}){{0,6}}"
     rf"|no\b{_QUOTES})"
 )
 """How an English answer begins to say which label does not hold."""

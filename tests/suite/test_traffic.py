@@ -237,6 +237,9 @@ def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
         "It isn\u2019t a **spam**": [0, 0],
         "ham, not spam": [0, 1],
         "Non-spam": [0, 0],
+        "Urgent: no\nspam": [1, 0],
+        "There is no doubt that it is spam": [1, 0],
+        "No, it is spam": [1, 0],
     }
     assert judged(tokenizer, tmp_path, ("spam", "ham"), said) == said
     said = {"This is not spam.": [0, 1], "spam": [1, 0], "spam, not ham": [1, 0]}
