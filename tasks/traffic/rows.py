@@ -16,7 +16,7 @@ import datasets
 from harness.suite.sandbox import Program, execute, missing
 from harness.suite.sandbox.names import taken
 from harness.suite.toolkit.generated_code import Asked, program_of
-from harness.suite.toolkit.scoring import contains_any, exactly_any, matches_any, named, near_number, overlap
+from harness.suite.toolkit.scoring import contains_any, exactly_any, matches_any, named, near_number, overlap, plain
 from harness.suite.toolkit.scoring_json import fits_schema
 from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
@@ -24,8 +24,19 @@ from harness.suite.toolkit.traffic import documents, read_rows
 
 FEWEST, LOOKED_AT, TRIED = 20, 50, 5
 """Lines from which on it is looked at what one answer to all would score; lines and answers that are looked at."""
-REJECTING = r"\b(?:not|isn['\u2019]t|non|neither|nor)\b[\s*_\"'\u201c-]{1,9}(?:(?:an?|the)[\s*_\"'\u201c]{1,9})?"
+FILLING = (
+    r"an?|the|any|to|as|be|is|it(?:['\u2019]s)?|this|that|think|believe|say|see|find|contain|seem|appear|look|sound|like"
+    r"|considered|classified"
+)
+"""Words that stand between a negation and the label that it rejects, as in `does not appear to be spam`."""
+_QUOTES = r"(?:[^\S\n]|[*_\"'\u201c]){1,9}"
+REJECTING = (
+    rf"\b(?:(?:not|\w+n['\u2019]t|non|neither|nor|never|cannot)\b(?:-|{_QUOTES})(?:(?:{FILLING})\b{_QUOTES}){{0,6}}"
+    rf"|no\b{_QUOTES})"
+)
 """How an English answer begins to say which label does not hold."""
+SHORT = 3
+"""Letters of the longest label that counts as a whole word alone: `no` stands in `know`."""
 GUESSES = ("{}", "[]", "0", "I'm sorry, but I can't help with that.")
 """Answers without content, which fit a schema that requires nothing and an expression that is found nearly anywhere."""
 
@@ -61,6 +72,7 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
         text = _without_rejected(text, [*targets, *others])
         if named(text, [*targets, *others]) - {*targets}:
             return {"score": 0.0}
+        targets = [one for one in targets if _begins_a_word(one, text)]
     return {
         "score": {"exact": exactly_any, "contains": contains_any, "regex": matches_any, "chrf": overlap}[scorer](
             text, targets
@@ -69,11 +81,25 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 
 def _without_rejected(text: str, labels: list[str]) -> str:
-    """An answer without labels that it rejects, as in `positive, not negative`; whole if a label begins with `not`."""
-    if any(re.match(r"(?i)(?:not|non)\b", one) for one in labels):
-        return text
-    listed = "|".join(re.escape(one) for one in sorted(labels, key=len, reverse=True))
-    return re.sub(rf"(?i){REJECTING}(?:{listed})(?!\w)", " ", text)
+    """An answer without labels that it rejects, as in `positive, not negative`; with `not spam` for a rejected spam.
+
+    Where a label is `A`, the article is none.
+    """
+    text = re.sub(r"\ba (?=[a-z])", "", text) if "A" in labels else text
+    contrary = {plain(told[1]): one for one in labels if (told := re.match(r"(?i)(?:not|non|no)\b(.*)", one))}
+    own, listed = (
+        "|".join(map(re.escape, sorted(some, key=len, reverse=True))) for some in (contrary.values(), labels)
+    )
+    rejected = rf"(?i)\b(?:{own or '(?!)'})(?!\w)|{REJECTING}({listed})(?!\w)"
+    return re.sub(rejected, lambda one: contrary.get(plain(one[1]), " ") if one[1] else one[0], text)
+
+
+def _begins_a_word(label: str, text: str) -> bool:
+    """Whether a label begins a word of an answer (`incorrect` is not `correct`), and if it is short, is that word."""
+    if not (label.isascii() and label[0].isalpha()):
+        return True
+    end = "(?![a-z])" if len(label) <= SHORT else ""
+    return re.search(f"(?<![a-z]){plain(label)}{end}", plain(text)) is not None
 
 
 def score_code(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

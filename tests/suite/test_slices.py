@@ -316,6 +316,8 @@ UNDECIDED += [
     "{0}? No.",
     "{0}, no {1}",
     "Option {0} or option {1}",
+    "Antwort: {1}",
+    "{1}{0}: {0}",
     "${0}$ or ${1}$",
     "\\boxed{{{0}}} or \\boxed{{{1}}}",
 ]
@@ -336,6 +338,7 @@ DECIDED = [
     "{0} {0} {0}",
 ]
 LETTERS = ["The final answer is {}", "So the best answer is ({}).", "Option {}", "\\boxed{{{}}}", "{} because it is"]
+LETTERS += ["It is {}.", "Sure! The answer is {}.", "\u7b54\u6848\uff1a{}", "Antwort: {}"]
 
 
 def test_choices_are_asked_as_letters_in_text(tokenizer):

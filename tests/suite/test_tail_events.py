@@ -45,6 +45,7 @@ def answer(text: str, finish: Any = "eos") -> Generation:
 
 
 GOOD_SCRIPT = [
+    ("te", "**Answer:** 100"),  # as the question asks
     ("am", "የፈረንሳይ ዋና ከተማ ፓሪስ ናት።"),
     ("ar", "عاصمة فرنسا هي باريس (Paris)."),
     ("bn", "ফ্রান্সের রাজধানী প্যারিস, জনসংখ্যা ২১ লক্ষ।"),
@@ -85,6 +86,7 @@ BAD_SCRIPT = [
     ("bn", "फ़्रांस की राजधानी पेरिस है।"),
     ("en", "The capital is 巴黎, which 位于 the river."),
     ("en", "Париж"),
+    ("te", "Answer: one hundred"),
     ("fr", "La capitale est Париж, une ville на реке Сена."),
     ("hi", "فرانس کا دارالحکومت پیرس ہے۔"),
     ("ja", "프랑스의 수도는 파리이다."),
@@ -164,6 +166,8 @@ LOOPS = [
     "First a good beginning that says something, then: " + "and then he went home, " * 12,
     "ነው ነው ነው ነው ነው ነው ነው ነው ነው ነው ነው ነው",
     "def f():\n    return 1\n\n" * 7,
+    "The code is 4235" + "!" * 40,
+    "42" + "\ufffd" * 40,
     "A long and varied introduction about bridges. "
     + "".join(f"part {n} differs; " for n in range(60))
     + "so so " * 300,
@@ -173,6 +177,7 @@ NO_LOOPS = [
     "Paris",
     "Ha ha ha ha ha!",
     "-" * 200,
+    "Total: 42\n" + "\u2550" * 60 + "\n",
     "| a | b |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18",
     "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.",

@@ -29,6 +29,7 @@ def test_the_right_value_fits_the_schema_and_scores_one(file):
         Draft202012Validator(schema).validate(value)
         for text in (doc["target"], f"```json\n{json.dumps(value, indent=2)}\n```", json.dumps(value, sort_keys=True)):
             assert score(doc, [text]) == {"exact_match": 1.0, "valid": 1.0, "parses": 1.0}
+        assert score(doc, [f"```json\r\n{doc['target']}\r\n```"])["exact_match"] == 1.0
         assert score(doc, [f"Sure! {doc['target']}"]) == {"exact_match": 0.0, "valid": 0.0, "parses": 0.0}
         assert score(doc, [doc["target"][:-1]])["parses"] == 0.0
 

@@ -237,12 +237,37 @@ def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
         "It isn\u2019t a **spam**": [0, 0],
         "ham, not spam": [0, 1],
         "Non-spam": [0, 0],
+        "Urgent: no\nspam": [1, 0],
+        "There is no doubt that it is spam": [1, 0],
+        "No, it is spam": [1, 0],
     }
     assert judged(tokenizer, tmp_path, ("spam", "ham"), said) == said
     said = {"This is not spam.": [0, 1], "spam": [1, 0], "spam, not ham": [1, 0]}
     assert judged(tokenizer, tmp_path, ("spam", "not spam"), said) == said
+    said = {"This isn't spam.": [0, 1], "It does not appear to be spam": [0, 1], "It is not not spam": [0, 0]}
+    assert judged(tokenizer, tmp_path, ("spam", "not spam"), said) == said
+    said = {"The comment is not toxic.": [0, 1], "Non-toxic": [0, 1], "I don't think it's non-toxic": [0, 0]}
+    assert judged(tokenizer, tmp_path, ("toxic", "non-toxic"), said) == said
     free = [{"prompt": "Well?", "scorer": "contains", "target": f"order {at}"} for at in range(40)]
     assert all("others" not in item.doc for item in load(tokenizer, write(tmp_path / "t.jsonl", free)).values())
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("A", "B"), {"I'm sorry, but I can't help.": [0, 0], "Label: **": [0, 0], "It is a clear case of B.": [0, 1]}),
+        (("no", "yes"), {"I do not know.": [0, 0], "No.": [1, 0], "The eyes": [0, 0], "yes!": [0, 1]}),
+        (
+            ("correct", "wrong"),
+            {"It is incorrect.": [0, 0], "Correct!": [1, 0], "\u7b54\u3048\u306fcorrect\u3067\u3059": [1, 0]},
+        ),
+        (("olumlu", "olumsuz"), {"Bu yorum olumludur.": [1, 0]}),
+        (("\uc2a4\ud338", "\uc815\uc0c1"), {"\uc2a4\ud338\uc785\ub2c8\ub2e4.": [1, 0]}),
+    ],
+)
+def test_a_label_begins_a_word(tokenizer, tmp_path, labels, said):
+    """An antonym is not its word, and a short label no part of one; endings and scripts without spaces may follow."""
+    assert judged(tokenizer, tmp_path, labels, said) == said
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ LONGEST_QUOTE = 60  # characters of a quotation or bracket that is taken out; a 
 LONGEST = 20_000  # characters of an answer that are looked at: of a longer one as many from its beginning as its end
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]{1,200}\$|\\[A-Za-z]+", re.DOTALL)
-_ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+|[^\s@]{1,64}@[^\s@]{1,255}")
+_ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+|[^\s@]{1,64}@[^\s@]{1,255}|\b[Aa]nswer[*_]{0,2}:")  # and the asked cue
 _TABLES: dict[str, Any] = tomllib.loads(read_text(Path(__file__).with_name("languages.toml")))
 _EDGES = [(re.escape(begin), re.escape(end)) for begin, end in _TABLES["pairs"]]
 _QUOTED = re.compile("|".join(f"{begin}[^{end}\\n]{{1,{LONGEST_QUOTE}}}{end}" for begin, end in _EDGES))

@@ -37,8 +37,8 @@ def empty(text: str) -> bool:
 def repetition(text: str) -> bool:
     """Say whether an answer ends in a loop.
 
-    Definition: the end of the text, white space aside, is a unit of at most 300 characters with a letter or digit in
-    it, at least five times in a row and at least 30 characters in all (a last, unfinished round may follow). Source:
+    Definition: the end of the text, white space aside, is a unit of at most 300 characters, not only of signs that
+    lines are drawn with, five times in a row and at least 30 characters in all (a part may follow). Source:
     the degeneration that Holtzman et al. 2020 ("The Curious Case of Neural Text Degeneration", ICLR) describe, as the
     period of a string (Knuth, Morris and Pratt 1977, SIAM Journal on Computing 6:323-350).
     """
@@ -55,7 +55,7 @@ def repetition(text: str) -> bool:
         at += backwards[index] == backwards[at]
         border[index] = at
         size, period = index + 1, index + 1 - at
-        if size >= LEAST_LOOP and size >= LEAST_REPEATS * period and not empty(backwards[:period]):
+        if size >= max(LEAST_LOOP, LEAST_REPEATS * period) and backwards[:period].strip(" \n-=_*.|+~#:\u2014\u2550"):
             return True
     return False
 

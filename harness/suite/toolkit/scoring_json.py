@@ -15,7 +15,7 @@ NOT_JSON = object()  # what `json_of` gives for an answer that is not JSON; None
 _DEEPEST = 100  # levels of nesting; beyond it an answer is not read
 _DATA = ("const", "enum", "default", "examples")
 _PROBES: tuple[Any, ...] = (None, {}, [], "", 0)
-_FENCE = re.compile(r"\A```[a-zA-Z]*[ \t]*\n(.*?)\n?```\Z", re.DOTALL)
+_FENCE = re.compile(r"\A```[a-zA-Z]*[ \t\r]*\n(.*?)\n?```\Z", re.DOTALL)
 
 
 def json_of(text: str) -> Any:
