@@ -182,6 +182,17 @@ def test_a_baseline_gone_wrong_in_one_slice_is_seen():
     assert any("in broken" in one for one in found.warnings)
 
 
+@pytest.mark.parametrize(("advisory", "gained", "code"), [((), 60, 4), (("broken",), 60, 0), ((), 30, 0)])
+def test_a_swapped_pair_that_differs_in_one_gating_stratum_is_seen(advisory, gained, code):
+    """+30 points in one stratum of four are what the damage of one stratum looks like from the other side."""
+    cells = {**{f"s/{name}": Cell(200) for name in "abc"}, "s/broken": Cell(200, gained=gained)}
+    rules = Rules(RULES.policy, {"s": SliceSpec(name="s", advisory=advisory)})
+    found = gate.judge(compare.compare(side("bf16", cells, 0), [_named("int4", cells)], rules), rules)
+    assert found.exit_code == code
+    said = ["the candidate is better than the baseline in s/broken, by +30.0 points" in one for one in found.warnings]
+    assert said == [True] * (code == 4)
+
+
 def test_a_fail_stands_even_against_a_broken_baseline():
     """A broken baseline makes candidates look better, so it explains no fail."""
     cells = {"broken/a": Cell(400, gained=100), "s/b": Cell(400, lost=100)}
