@@ -101,26 +101,26 @@ def hidden(shown: Sequence[Average], worse: int, better: int, judged: int, margi
 
 
 def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
-    """Call out a baseline that looks broken: every candidate is much better, or others report more.
+    """Call out a baseline that looks broken: candidates are much better, or others report more.
 
-    Much is more than GONE_WRONG_GAIN, each at GONE_WRONG_LEVEL, over everything, in a slice or in a gating stratum; of
-    two candidates or more, but in a stratum, any gains within GONE_WRONG_SPREAD of the smallest: quantization errors
-    differ between methods, so a gain that all share is a loss of the baseline.
+    Much is more than GONE_WRONG_GAIN, over everything, in a slice or in a gating stratum; or, if not in a stratum, by
+    about the same amount as all others of two or more, as quantization errors differ between methods.
     """
-    usable = [one for one in compared if one.scopes]
-    found = []
+    usable, found = [one for one in compared if one.scopes], list[str]()
     scopes = {(one.delta, one.error): one for one in reversed(usable[0].scopes if usable else ())}  # all, if one slice
-    who = "every candidate" if len(usable) > 1 else "the candidate"
     for scope in reversed(scopes.values()):
         place = (scope.slice, scope.stratum)
-        same = [other for one in usable for other in one.scopes if (other.slice, other.stratum) == place]
-        gains = [one.delta for one in same]
-        likely, much = (max(_gain_p(one, by) for one in same) for by in (0.0, GONE_WRONG_GAIN))
-        alike = max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains) and len(usable) > 1 and not scope.stratum
-        gone = len(same) == len(usable) and min(gains) > 0.0 and (likely if alike else much) < GONE_WRONG_LEVEL
-        if gone and not (found and scope.stratum):
+        same = {one.name: other for one in usable for other in one.scopes if (other.slice, other.stratum) == place}
+        much = {name: one for name, one in same.items() if _gain_p(one, GONE_WRONG_GAIN) < GONE_WRONG_LEVEL}
+        gains = [one.delta for one in same.values()]
+        alike = len(gains) == len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)
+        if alike and not scope.stratum and max(_gain_p(one, 0.0) for one in same.values()) < GONE_WRONG_LEVEL:
+            much = same
+        if much and not (found and scope.stratum):
+            who = "every candidate" if len(much) == len(usable) > 1 else f"the candidate {', '.join(much)}"
             where = f"in {'/'.join(filter(None, place))}" if scope.slice else "over all items"
-            gain = "by " + " to ".join(dict.fromkeys(f"{points(one)} points" for one in (min(gains), max(gains))))
+            gains = sorted(one.delta for one in much.values())
+            gain = "by " + " to ".join(dict.fromkeys(f"{points(one)} points" for one in (gains[0], gains[-1])))
             text = f"{who} is better than the baseline {where}, {gain}: a baseline gone wrong rather than a gain"
             found.append(f"{text}; {_CHECK}, and that the sides are not swapped")
     z = float(-special.ndtri(rules.policy.alpha))
