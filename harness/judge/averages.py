@@ -55,12 +55,12 @@ def scopes(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Scope, .
     """Return the mean difference of everything, of each slice, of each gating stratum, with errors by clusters."""
     found, slices = [], by_slice(strata)
     wanted = [("", "", [*range(len(strata))]), *((name, "", members) for name, members in slices.items())]
-    for *place, members in wanted + [(*one.place, [at]) for at, one in enumerate(strata) if one.gating]:
+    for name, stratum, members in wanted + [(*one.place, [at]) for at, one in enumerate(strata) if one.gating]:
         rows = columns.of(members[0], members[-1])
         rows = rows.where(rows.answered)
         if rows.item.size:
             change, before = _mean(rows, rows.after - rows.before), _mean(rows, rows.before)
-            found.append(Scope(*place, *change, *before, _sources(rows)))
+            found.append(Scope(name, stratum, *change, *before, _sources(rows)))
     return tuple(found)
 
 
