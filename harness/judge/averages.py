@@ -14,12 +14,9 @@ from harness.judge.rules import Rules
 from harness.judge.summaries import Average, Comparison, Scope, StratumNumbers
 
 TRIAGE_RATE = 0.05  # share of false entries in the triage list (Benjamini and Hochberg 1995)
-GONE_WRONG_LEVEL = 0.001
-"""Level at which each candidate must be above the baseline. Candidates share the baseline's luck, hence so small."""
-GONE_WRONG_SPREAD = 0.5
-"""'About the same amount': best and worst candidate differ by at most this share of the smaller gain."""
-GONE_WRONG_GAIN = 0.1
-"""What quantization never gains; a candidate trained to be better is no build of this baseline."""
+GONE_WRONG_LEVEL = 0.001  # of each candidate's gain; candidates share the baseline's luck, hence so small
+GONE_WRONG_SPREAD = 0.5  # 'about the same amount': best and worst differ by at most this share of the smaller gain
+GONE_WRONG_GAIN = 0.1  # what quantization never gains; a candidate trained to be better is no build of this baseline
 _CHECK = "check its template, dtype and weights"
 
 
@@ -55,14 +52,15 @@ def averages(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Averag
 
 
 def scopes(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Scope, ...]:
-    """Return the mean difference of everything, then of each slice, with cluster-robust standard errors."""
-    found = []
-    for name, members in [("", range(len(strata))), *by_slice(strata).items()]:
+    """Return the mean difference of everything, of each slice, of each gating stratum, with errors by clusters."""
+    found, slices = [], by_slice(strata)
+    wanted = [("", "", [*range(len(strata))]), *((name, "", members) for name, members in slices.items())]
+    for name, stratum, members in wanted + [(*one.place, [at]) for at, one in enumerate(strata) if one.gating]:
         rows = columns.of(members[0], members[-1])
         rows = rows.where(rows.answered)
         if rows.item.size:
             change, before = _mean(rows, rows.after - rows.before), _mean(rows, rows.before)
-            found.append(Scope(name, *change, *before, _sources(rows)))
+            found.append(Scope(name, stratum, *change, *before, _sources(rows)))
     return tuple(found)
 
 
@@ -83,11 +81,9 @@ def _mean(rows: Columns, values: Floats) -> tuple[float, float]:
 def triage(strata: Sequence[StratumNumbers]) -> tuple[int, int]:
     """Count the strata that are significantly worse, and better: Benjamini-Hochberg on two-sided mid-p values."""
     results = [one.looks[-1].result for one in strata if one.looks]
-    if not results:
-        return 0, 0
     two_sided = [min(max(2.0 * min(one.mid_p, one.mid_p_better), 0.0), 1.0) for one in results]
     listed = np.asarray(stats.benjamini_hochberg(two_sided)) <= TRIAGE_RATE
-    worse = np.array([one.mid_p < one.mid_p_better for one in results])
+    worse = np.array([one.mid_p < one.mid_p_better for one in results], bool)
     return int(np.count_nonzero(listed & worse)), int(np.count_nonzero(listed & ~worse))
 
 
@@ -105,30 +101,30 @@ def hidden(shown: Sequence[Average], worse: int, better: int, judged: int, margi
 
 
 def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
-    """Call out a baseline that looks broken: every candidate is much better, or others report more.
+    """Call out a baseline that looks broken: candidates are much better, or others report more.
 
-    Looked at over everything and in each slice. 'Better': one-sided p below GONE_WRONG_LEVEL each. 'Much': by more than
-    GONE_WRONG_GAIN, at that level, or two candidates or more with gains within GONE_WRONG_SPREAD of the smallest:
-    quantization errors differ between methods, so a gain that all share is a loss of the baseline. What others report
-    is the slice's public range.
+    Much is more than GONE_WRONG_GAIN, over everything, in a slice or in a gating stratum; or, if not in a stratum, by
+    about the same amount as all others of two or more, as quantization errors differ between methods.
     """
-    usable = [one for one in compared if one.scopes]
-    found = []
-    scopes = usable[0].scopes if usable else ()
-    who = "every candidate" if len(usable) > 1 else "the candidate"
-    for scope in scopes[:1] if len(scopes) == 2 else scopes:  # noqa: PLR2004 - over all items is in the only slice
-        same = [other for one in usable for other in one.scopes if other.slice == scope.slice]
-        gains = [one.delta for one in same]
-        likely, much = (max(_gain_p(one, by) for one in same) for by in (0.0, GONE_WRONG_GAIN))
-        if len(same) < len(usable) or min(gains) <= 0.0 or likely >= GONE_WRONG_LEVEL:
-            continue
-        if (len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)) or much < GONE_WRONG_LEVEL:
-            where = f"in {scope.slice}" if scope.slice else "over all items"
-            gain = "by " + " to ".join(dict.fromkeys(f"{points(one)} points" for one in (min(gains), max(gains))))
+    usable, found = [one for one in compared if one.scopes], list[str]()
+    scopes = {(one.delta, one.error): one for one in reversed(usable[0].scopes if usable else ())}  # all, if one slice
+    for scope in reversed(scopes.values()):
+        place = (scope.slice, scope.stratum)
+        same = {one.name: other for one in usable for other in one.scopes if (other.slice, other.stratum) == place}
+        much = {name: one for name, one in same.items() if _gain_p(one, GONE_WRONG_GAIN) < GONE_WRONG_LEVEL}
+        gains = [one.delta for one in same.values()]
+        alike = len(gains) == len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)
+        if alike and not scope.stratum and max(_gain_p(one, 0.0) for one in same.values()) < GONE_WRONG_LEVEL:
+            much = same
+        if much and not (found and scope.stratum):
+            who = "every candidate" if len(much) == len(usable) > 1 else f"the candidate {', '.join(much)}"
+            where = f"in {'/'.join(filter(None, place))}" if scope.slice else "over all items"
+            gains = sorted(one.delta for one in much.values())
+            gain = "by " + " to ".join(dict.fromkeys(f"{points(one)} points" for one in (gains[0], gains[-1])))
             text = f"{who} is better than the baseline {where}, {gain}: a baseline gone wrong rather than a gain"
             found.append(f"{text}; {_CHECK}, and that the sides are not swapped")
     z = float(-special.ndtri(rules.policy.alpha))
-    for scope in usable[0].scopes if usable else ():
+    for scope in [one for one in (usable[0].scopes if usable else ()) if not one.stratum]:
         known = rules.slices[scope.slice].public_range if scope.slice in rules.slices else None
         if known and scope.baseline_mean + z * scope.baseline_error < known[0]:
             text = f"the baseline scores {scope.baseline_mean:.3f} in {scope.slice}, below the public range"

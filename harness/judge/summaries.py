@@ -157,9 +157,10 @@ class StratumNumbers:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The mean difference over everything, or over one slice, as one number with its standard error by clusters."""
+    """The mean difference over everything, a slice or a gating stratum, with its standard error by clusters."""
 
     slice: str  # empty for everything
+    stratum: str  # empty for a slice
     delta: float
     error: float
     baseline_mean: float
@@ -177,7 +178,7 @@ class Comparison:
     pooled: StratumNumbers | None = None  # the gating strata as one, if there is a pooled margin
     averages: tuple[Average, ...] = ()  # all first, then by slice
     cliffs: tuple[Cliff, ...] = ()
-    scopes: tuple[Scope, ...] = ()  # all first, then by slice
+    scopes: tuple[Scope, ...] = ()  # all first, then by slice, then gating strata
     worse: int = 0  # strata significantly worse (Benjamini-Hochberg at 5 %)
     better: int = 0
     hidden: str = ""  # what the average hides, in one line

@@ -279,7 +279,7 @@ def test_a_policy_file_may_hold_the_policy_alone_or_in_its_section(
         path.write_text(yaml.safe_dump(data), encoding="utf-8")
         assert policy_overrides(path) == {"margin": 0.05}
     assert not capsys.readouterr().err
-    path.write_text("policy: {margin: 0.05}\nslices: [{name: typical, margin: 0.01}]\n", encoding="utf-8")
+    path.write_text("policy: {margin: 0.05}\nslices: [{name: typical}]\n", encoding="utf-8")
     assert policy_overrides(path) == {"margin": 0.05}
     assert "its policy alone is read" in capsys.readouterr().err
     path.write_text('policy: {margin: "\\ud800"}\n', encoding="utf-8")
@@ -287,6 +287,16 @@ def test_a_policy_file_may_hold_the_policy_alone_or_in_its_section(
         policy_overrides(path)
     path.write_text("policy: {marign: 0.05}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"policy\.marign: is not a key here\. Did you mean 'margin'"):
+        policy_overrides(path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("margin", "0.1"), ("tail_events", "{empty: 0.1}")])
+def test_a_whole_config_as_policy_file_does_not_overrule_its_own_slices(tmp_path: Path, key: str, value: str) -> None:
+    """A run that failed would pass by its own config, whose slices ask for more than its policy."""
+    path = tmp_path / "mine.yaml"
+    slices = f"[{{name: a}}, {{name: b, {key}: {value}}}]"
+    path.write_text(f"policy: {{{key}: {value}}}\nslices: {slices}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"policy\.{key}: would overrule the slices' own"):
         policy_overrides(path)
 
 

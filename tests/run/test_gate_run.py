@@ -168,9 +168,16 @@ def test_a_few_items_that_were_all_gained_are_no_baseline_gone_wrong(count, code
 
 
 def test_candidates_better_by_different_amounts_are_not_a_broken_baseline():
-    """Gains of 5 and 20 points are not 'the same amount'."""
-    found = _judged(_candidate("int8", gained=20, wrong=100), _candidate("int4", gained=80, wrong=100), wrong=100)
+    """Gains of 5 and 12 points are not 'the same amount', nor is either shown to be above 10."""
+    found = _judged(_candidate("int8", gained=20, wrong=100), _candidate("int4", gained=48, wrong=100), wrong=100)
     assert found.verdict == "pass"
+
+
+def test_a_swapped_pair_is_seen_beside_a_candidate_that_gains_nothing():
+    """A baseline that is an int4 build is as good as another one: that this passes says nothing of either."""
+    found = _judged(_candidate("int4", wrong=100), _candidate("bf16", gained=100, wrong=100), wrong=100)
+    assert (found.verdict, found.exit_code) == ("not_judged", 4)
+    assert "the candidate bf16 is better than the baseline over all items, by +25.0 points" in found.warnings[0]
 
 
 def test_a_baseline_gone_wrong_in_one_slice_is_seen():
@@ -180,6 +187,19 @@ def test_a_baseline_gone_wrong_in_one_slice_is_seen():
     found = gate.judge(compare.compare(side("bf16", cells, 0), sides, RULES), RULES)
     assert found.exit_code == 4
     assert any("in broken" in one for one in found.warnings)
+
+
+@pytest.mark.parametrize(("advisory", "gained", "code"), [((), 60, 4), (("broken",), 60, 0), ((), 30, 0)])
+def test_a_swapped_pair_that_differs_in_one_gating_stratum_is_seen(advisory, gained, code):
+    """+30 points in one stratum of four are what the damage of one stratum looks like from the other side."""
+    cells = {**{f"s/{name}": Cell(200) for name in "abc"}, "s/broken": Cell(200, gained=gained)}
+    rules = Rules(RULES.policy, {"s": SliceSpec(name="s", advisory=advisory)})
+    found = gate.judge(compare.compare(side("bf16", cells, 0), [_named("int4", cells)], rules), rules)
+    assert found.exit_code == code
+    said = [
+        "the candidate int4 is better than the baseline in s/broken, by +30.0 points" in one for one in found.warnings
+    ]
+    assert said == [True] * (code == 4)
 
 
 def test_a_fail_stands_even_against_a_broken_baseline():
