@@ -22,7 +22,7 @@ from harness import stats
 from harness.config.schema import Policy
 from harness.judge.outcomes import Columns, Floats, Labels
 from harness.judge.summaries import Cliff
-from harness.stats.ratio import above_chance_p
+from harness.stats.units import above_chance_p
 
 EFFECTIVE_SHARE = 0.85  # of the baseline's score at the shortest level: what a level must keep if no score is stated
 MOST_LEVELS = 64  # an axis with more levels is a measurement, not a design

@@ -23,9 +23,9 @@ from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, P
 from harness.judge.pooled import with_pooled
 from harness.judge.rules import Place, Rules
 from harness.judge.summaries import Cliff, Comparison, Comparisons, Look, StratumNumbers
-from harness.stats.ratio import above_chance_p
 from harness.stats.sequential import SMALLEST_STEP, Spending, nominal_alpha
 from harness.stats.stratum import relative_test
+from harness.stats.units import above_chance_p
 
 _LEAST_LEVEL = 1e-15  # limits are drawn at this level where a look may decide nothing yet
 
@@ -48,13 +48,13 @@ def compare(
     `layering` leaves out. allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be
     compared says why in `Comparison.refused`, and the others go on. Each variant has a name of its own.
     """
-    base = _Index(baseline, rules, allow_unmatched, layering)
+    base = Index(baseline, rules, allow_unmatched, layering)
     compared = tuple(_compare_one(base, one, blind, pooled=True) for one in candidates)
     against = back = None
     if control is not None:
         same = control_baseline or baseline
-        against = _compare_one(_Index(same, rules, allow_unmatched, layering), control)
-        back = _compare_one(_Index(control, rules, allow_unmatched, layering), same)
+        against = _compare_one(Index(same, rules, allow_unmatched, layering), control)
+        back = _compare_one(Index(control, rules, allow_unmatched, layering), same)
     notes = dict.fromkeys(note for one in (baseline, *candidates) for note in one.notes)
     return Comparisons(baseline.name, compared, against, back, (*notes, *rules.unmatched_globs(base.places)))
 
@@ -66,7 +66,7 @@ def undecided_strata(baseline: Outcomes, candidate: Outcomes, rules: Rules, look
     decided, advisory ones need no more either. A candidate that cannot be compared needs nothing more; `compare`
     says why.
     """
-    base = _Index(baseline, rules)
+    base = Index(baseline, rules)
     compared = _compare_one(base, candidate, pooled=True, until=look)
     decisions = decide(compared.judged, rules.policy.alpha, rules.families)
     decided = [(one, found.verdict) for one, found in zip(compared.judged, decisions, strict=True)]
@@ -82,7 +82,7 @@ def undecided_strata(baseline: Outcomes, candidate: Outcomes, rules: Rules, look
     return needs if any(rules.gating(*place) for place in needs) else set()
 
 
-class _Index:
+class Index:
     """The baseline grouped by stratum, once for all candidates."""
 
     def __init__(
@@ -129,7 +129,7 @@ def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -
 
 
 def _compare_one(
-    base: _Index, side: Outcomes, blind: Container[Place] = (), *, pooled: bool = False, until: int | None = None
+    base: Index, side: Outcomes, blind: Container[Place] = (), *, pooled: bool = False, until: int | None = None
 ) -> Comparison:
     try:
         pairs = pair(base.baseline, side, base.allow_unmatched)
@@ -154,7 +154,7 @@ def _compare_one(
     return with_pooled(found, base.rules, columns) if pooled else found
 
 
-def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None) -> Columns:
+def _columns(base: Index, candidate: Outcomes, pairs: Pairs, until: int | None) -> Columns:
     baseline, here, there = base.baseline, pairs.baseline, pairs.candidate
     small = len(base.places) < np.iinfo(np.int16).max  # then a stable sort is a radix sort
     order = np.argsort(base.place[here].astype(np.int16 if small else np.int32), kind="stable")
@@ -168,7 +168,7 @@ def _columns(base: _Index, candidate: Outcomes, pairs: Pairs, until: int | None)
     return Columns(here, *told, baseline.weight[here], baseline.chance[here], cluster, np.ones(order.size), layer)
 
 
-def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
+def _unmatched(base: Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
     """Count, per place, the items that have no partner. Raises NotComparable if the baseline lacks a place."""
     lost = np.bincount(base.place[np.concatenate([pairs.baseline_only, pairs.differing])], minlength=len(base.places))
     there = Counter((candidate.slice[one], candidate.stratum[one]) for one in map(int, pairs.candidate_only))
@@ -178,7 +178,7 @@ def _unmatched(base: _Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.in
     return np.asarray(lost + [there[place] for place in base.places])
 
 
-def _stratum(base: _Index, rows: Columns, at: int, unmatched: int, *, blind: bool) -> StratumNumbers:
+def _stratum(base: Index, rows: Columns, at: int, unmatched: int, *, blind: bool) -> StratumNumbers:
     """Return the numbers of one stratum. blind: only the baseline was asked, because it shows no signal there."""
     place, rules, layers, pool = base.places[at], base.rules, counted(rows), rows
     rows = rows if rows.layer is None else rows.where(rows.layer != LEFT_OUT)
@@ -263,7 +263,7 @@ def _looks(rows: Columns, margin: float, chance: float, shares: Mapping[int, flo
     return found
 
 
-def _cliffs(base: _Index, strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Cliff, ...]:
+def _cliffs(base: Index, strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Cliff, ...]:
     """Look along every ordered axis of every slice."""
     margins, found = np.array([one.margin for one in strata]), list[Cliff]()
     for name, members in averages.by_slice(strata).items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from harness.errors import NotComparable, UsageError
@@ -70,7 +71,8 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
         base = replace(base, score=np.where([one in errors for one in base.items], math.nan, base.score))
     material = compare.compare(base, judged, rules, allow_unmatched=options["allow_unmatched"])
     if options["chance"] is None:
-        shown = tuple(_related(base, *both) for both in zip(judged, material.candidates, strict=True))
+        shared = compare.Index(base, rules).cluster
+        shown = tuple(_related(base, shared, *both) for both in zip(judged, material.candidates, strict=True))
         material = replace(material, candidates=shown)
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
     counts, order = Counter(errors.values()).items(), [name for name, _ in named]
@@ -100,12 +102,12 @@ def _in_words(side: Outcomes) -> Iterator[tuple[str, str, bool]]:
             yield item, text, score > 0.0
 
 
-def _related(base: Outcomes, side: Outcomes, found: Comparison) -> Comparison:
+def _related(base: Outcomes, shared: NDArray[np.int32] | None, side: Outcomes, found: Comparison) -> Comparison:
     """Withdraw the signal of strata in which both sides score as two that guess: on items that have nothing in common.
 
     Fisher's exact test (1935, Journal of the Royal Statistical Society 98:39-82) by its normal law, which holds for
-    graded scores, too: where enough items should be right, or wrong, on both sides by chance, and the scores spread by
-    more than the margin, so that other questions could hide a loss.
+    graded scores and `shared` sources, too: where enough items should be right, or wrong, on both sides by chance, and
+    the scores spread by more than the margin, so that other questions could hide a loss.
     """
     own, theirs = joined(base, side)
     rows = ~np.isnan(base.score[own] + side.score[theirs]) & (base.fingerprint[own] == side.fingerprint[theirs])
@@ -114,8 +116,12 @@ def _related(base: Outcomes, side: Outcomes, found: Comparison) -> Comparison:
     first, cells = np.unique(cells, return_index=True, return_inverse=True)[1:]
     n, before, after, xx, yy, both = (np.bincount(cells, one) for one in (x * 0 + 1, x, y, x * x, y * y, x * y))
     spread, step = n * xx - before**2, 0.5 * ((xx == before) & (yy == after))  # Yates' correction
+    codes, moves = own if shared is None else shared[own], (x * 0 + 1, x - (before / n)[cells], y - (after / n)[cells])
+    at, source = np.unique(2 * len(base) * cells + codes, return_index=True, return_inverse=True)[1:]
+    sums = (np.bincount(cells[at], np.bincount(source, one) ** 2) - np.bincount(cells, one**2) for one in moves)
+    pairs, left, right = (np.maximum(one, 0.0) for one in sums)  # products of two items of one source
     with np.errstate(all="ignore"):  # a side with one score for all items is unrelated, too
-        error = np.sqrt(spread * (n * yy - after**2) / (n - 1)) / n
+        error = np.sqrt(spread * (n * yy - after**2) / (n - 1) / n**2 + left * right / np.maximum(pairs, 1.0))
         odd = ~(special.ndtr((before * after / n + step - both) / error) < _RELATED)
     odd &= np.minimum(before * after, (n - before) * (n - after)) >= _EXPECTED * n
     places, strata = ((base.slice[at], base.stratum[at]) for at in own[first[odd]]), list(found.strata)

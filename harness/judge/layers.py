@@ -20,7 +20,7 @@ from harness.judge.rules import by_stratum
 from harness.judge.summaries import LayerCounts, Look
 from harness.records import Item, Scored
 from harness.stats.pooled import pooled_test
-from harness.stats.ratio import above_chance_p
+from harness.stats.units import above_chance_p
 from harness.suite.toolkit.seeded import hash_order
 
 UNSURE, SURE, LEFT_OUT, WHOLE = 0, 1, 2, -1  # left out: sure and not drawn; whole: of a stratum asked in full

@@ -23,7 +23,7 @@ from harness.config.schema import Policy
 from harness.judge.outcomes import Floats
 from harness.judge.rules import Place, Rules, by_stratum
 from harness.records import Generation, Item, Scored
-from harness.stats.ratio import above_chance_p
+from harness.stats.units import above_chance_p
 from harness.suite.tail.detectors import number_of, unparsed
 from harness.suite.toolkit.seeded import hash_order
 

@@ -244,6 +244,26 @@ def test_sides_that_are_right_on_unrelated_items_show_no_signal(tmp_path, capsys
     assert compared(*paths, "--margin", "0.05", "--chance", "0") == 0  # who says what guessing scores is believed
 
 
+@pytest.mark.parametrize("told", ["book", "question"])
+def test_two_sides_that_guess_source_by_source_show_no_signal(tmp_path, told):
+    """Each answers the ten items of a source alike, as guesses at one text are: sources coincide by chance, not items.
+
+    A source is a column of `--cluster`, or a question that was asked ten times. Of 40 strata one is shown by chance
+    about once in three such tables; item by item it would be ten of them.
+    """
+    random, strata, sources = np.random.default_rng(5), 40, 100
+    paths = []
+    for name in "ab":
+        right = np.repeat(random.random(strata * sources) < 0.5, 10).astype(int)
+        rows = [f"{at},{at // (10 * sources)},s{at // 10},{one}" for at, one in enumerate(right)]
+        paths.append(csv_of(tmp_path / f"{name}.csv", f"item,part,{told},score", rows))
+    words = ["--cluster", "book"] if told == "book" else []
+    compared(*paths, "--stratum", "part", "--margin", "0.2", *words, "--output", str(tmp_path / "out"))
+    found = json.loads((tmp_path / "out" / "comparisons.json").read_text())
+    said = [one["verdict"] for one in found["candidates"][0]["strata"]]
+    assert said.count("no_signal") >= strata - 3
+
+
 @pytest.mark.parametrize(("offered", "chance"), [(["yes", "no"], 0.95), (None, 0.5)])
 def test_one_choice_for_all_samples_of_inspect_is_a_guess(tmp_path, offered, chance):
     """Where 19 of 20 right answers are `no`; choices that differ from item to item have no such answer."""
