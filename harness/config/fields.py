@@ -18,8 +18,7 @@ LARGEST_MARGIN = 0.5  # a drop of more than half is not a tolerance
 def suggestion(word: str, known: Collection[str]) -> str:
     """Give ' Did you mean ...?' where a known name is near, else the known names."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    more = f" and {len(known) - NAMED} more" if len(known) > NAMED else ""
-    names = ", ".join(sorted(known)[:NAMED]) + more
+    names = ", ".join(sorted(known)[:NAMED]) + f" and {len(known) - NAMED} more" * (len(known) > NAMED)
     return f" Did you mean {near[0]!r}? ({names})" if near else f" Known: {names}."
 
 

@@ -278,9 +278,8 @@ def policy_overrides(path: Path) -> dict[str, Any]:
         sys.stderr.write(f"{path}: its policy alone is read; margins and tolerances of slices are those of the run\n")
     if not isinstance(section, dict):
         raise ConfigError(str(path), [Problem("policy", f"holds a {type(section).__name__}, not a mapping of keys")])
-    for key in {"margin", "tail_events"} & set(section) if section is not data else ():
-        if f"'{key}':" in str(data.get("slices")):
-            raise ConfigError(str(path), [Problem(f"policy.{key}", "would overrule the slices' own: leave slices out")])
+    for key in [one for one in ("margin", "tail_events") if one in section and f"'{one}':" in str(data.get("slices"))]:
+        raise ConfigError(str(path), [Problem(f"policy.{key}", "would overrule the slices' own: leave slices out")])
     if stray := [key for key in data if section is not data and key in Policy.model_fields]:
         raise ConfigError(str(path), [Problem(stray[0], "stands beside `policy`, which does not see it: indent it")])
     try:

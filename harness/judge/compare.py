@@ -6,7 +6,7 @@ candidates, nor on what anything is called.
 
 import math
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +30,7 @@ from harness.stats.units import above_chance_p
 _LEAST_LEVEL = 1e-15  # limits are drawn at this level where a look may decide nothing yet
 
 
-def compare(
+def compare(  # noqa: PLR0913 - each caller needs a few of them
     baseline: Outcomes,
     candidates: Sequence[Outcomes],
     rules: Rules,
@@ -40,6 +40,7 @@ def compare(
     control_baseline: Outcomes | None = None,
     blind: frozenset[Place] = frozenset(),
     layering: Layering | None = None,
+    review: Callable[["Index", Outcomes, Comparison], Comparison] | None = None,
 ) -> Comparisons:
     """Compare every candidate, and the A/A control where there is one, with the baseline.
 
@@ -47,9 +48,12 @@ def compare(
     were asked of the baseline alone, because it shows no signal there; candidates have NaN in them, as in what
     `layering` leaves out. allow_unmatched: share of items, in [0, 1), that a join may lose. A candidate that cannot be
     compared says why in `Comparison.refused`, and the others go on. Each variant has a name of its own.
+    review: gives what takes the place of each candidate's comparison.
     """
     base = Index(baseline, rules, allow_unmatched, layering)
     compared = tuple(_compare_one(base, one, blind, pooled=True) for one in candidates)
+    if review is not None:
+        compared = tuple(review(base, *both) for both in zip(candidates, compared, strict=True))
     against = back = None
     if control is not None:
         same = control_baseline or baseline

@@ -8,11 +8,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from harness.errors import NotComparable, UsageError
@@ -69,11 +69,8 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     errors = errors_in_words(map(_in_words, (base, *judged)))
     if errors:
         base = replace(base, score=np.where([one in errors for one in base.items], math.nan, base.score))
-    material = compare.compare(base, judged, rules, allow_unmatched=options["allow_unmatched"])
-    if options["chance"] is None:
-        shared = compare.Index(base, rules).cluster
-        shown = tuple(_related(base, shared, *both) for both in zip(judged, material.candidates, strict=True))
-        material = replace(material, candidates=shown)
+    review = _related if options["chance"] is None else None
+    material = compare.compare(base, judged, rules, allow_unmatched=options["allow_unmatched"], review=review)
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
     counts, order = Counter(errors.values()).items(), [name for name, _ in named]
     said = [f"{base.name} answered {count} items with {text[:200]!r}, {ERROR}" for text, count in counts]
@@ -102,32 +99,34 @@ def _in_words(side: Outcomes) -> Iterator[tuple[str, str, bool]]:
             yield item, text, score > 0.0
 
 
-def _related(base: Outcomes, shared: NDArray[np.int32] | None, side: Outcomes, found: Comparison) -> Comparison:
+def _related(index: compare.Index, side: Outcomes, found: Comparison) -> Comparison:
     """Withdraw the signal of strata in which both sides score as two that guess: on items that have nothing in common.
 
     Fisher's exact test (1935, Journal of the Royal Statistical Society 98:39-82) by its normal law, which holds for
-    graded scores and `shared` sources, too: where enough items should be right, or wrong, on both sides by chance, and
-    the scores spread by more than the margin, so that other questions could hide a loss.
+    graded scores and items of shared sources, too: where enough items should be right, or wrong, on both sides by
+    chance, and the scores spread by more than the margin, so that other questions could hide a loss.
     """
+    base, count, strata = index.baseline, len(index.places), list(found.strata)
     own, theirs = joined(base, side)
     rows = ~np.isnan(base.score[own] + side.score[theirs]) & (base.fingerprint[own] == side.fingerprint[theirs])
     own, x, y = own[rows], base.score[own[rows]], side.score[theirs[rows]]
-    cells = base.slice.codes[own].astype(np.int64) * len(base.stratum.names) + base.stratum.codes[own]
-    first, cells = np.unique(cells, return_index=True, return_inverse=True)[1:]
-    n, before, after, xx, yy, both = (np.bincount(cells, one) for one in (x * 0 + 1, x, y, x * x, y * y, x * y))
+    cells, each, chance = index.place[own], np.ones(own.size), np.zeros(count)
+    total: Any = partial(np.bincount, cells, minlength=count)  # of values, one an item: their sum in each stratum
+    n, before, after, xx, yy, both = map(total, (each, x, y, x * x, y * y, x * y))
     spread, step = n * xx - before**2, 0.5 * ((xx == before) & (yy == after))  # Yates' correction
-    codes, moves = own if shared is None else shared[own], (x * 0 + 1, x - (before / n)[cells], y - (after / n)[cells])
-    at, source = np.unique(2 * len(base) * cells + codes, return_index=True, return_inverse=True)[1:]
-    sums = (np.bincount(cells[at], np.bincount(source, one) ** 2) - np.bincount(cells, one**2) for one in moves)
-    pairs, left, right = (np.maximum(one, 0.0) for one in sums)  # products of two items of one source
     with np.errstate(all="ignore"):  # a side with one score for all items is unrelated, too
-        error = np.sqrt(spread * (n * yy - after**2) / (n - 1) / n**2 + left * right / np.maximum(pairs, 1.0))
+        if index.cluster is not None:  # the products of two items of one source vary as well
+            keys = cells * np.int64(2 * len(base)) + index.cluster[own]
+            first, source = np.unique(keys, return_index=True, return_inverse=True)[1:]
+            moves = each, x - (before / n)[cells], y - (after / n)[cells]
+            sums = (np.bincount(cells[first], np.bincount(source, part) ** 2, count) - total(part**2) for part in moves)
+            pairs, left, right = (np.maximum(part, 0.0) for part in sums)
+            chance = left * right / np.maximum(pairs, 1.0)
+        error = np.sqrt(spread * (n * yy - after**2) / (n - 1) / n**2 + chance)
         odd = ~(special.ndtr((before * after / n + step - both) / error) < _RELATED)
-    odd &= np.minimum(before * after, (n - before) * (n - after)) >= _EXPECTED * n
-    places, strata = ((base.slice[at], base.stratum[at]) for at in own[first[odd]]), list(found.strata)
-    told = dict(zip(places, spread[odd] / n[odd] ** 2, strict=True))
-    for at, one in enumerate(strata):
-        if told.get(one.place, 0.0) > one.margin**2:
+    odd &= np.minimum(before * after, (n - before) * (n - after)) >= np.maximum(_EXPECTED * n, 1.0)
+    for at, one in enumerate(found.strata):
+        if odd[at] and spread[at] > (n[at] * one.margin) ** 2:
             strata[at] = replace(one, looks=(replace(one.looks[0], above_chance_p=1.0),), unusable=_UNRELATED)
     return replace(found, strata=tuple(strata))
 

@@ -220,8 +220,7 @@ def _quantities(judgement: Judgement) -> Section:
         for kind, own in drawn.items()
     )
     columns = strata("candidate and stratum") + names("quantity") + numbers("means", "ratio [limits]", "tolerated")
-    note = f"Means: {judgement.baseline} → candidate."
-    shown = columns + texts("verdict"), tuple(rows), (), note
+    shown = columns + texts("verdict"), tuple(rows), (), f"Means: {judgement.baseline} → candidate."
     return Section("How it behaves: thinking and writing", *shown, grouped=True, charts=tuple(charts))
 
 
