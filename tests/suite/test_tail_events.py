@@ -317,6 +317,17 @@ def test_prose_leaves_out_code_and_short_quotations_but_not_a_whole_answer() -> 
     assert "Москва" in prose('"Москва"')
 
 
+def test_declining_where_no_tool_fits_is_no_refusal():
+    """The item asks for it; a wrong answer in the same words is one."""
+    text = answer("I'm sorry, but I cannot do that with the tools available.")
+    for doc, score, refused in (
+        ({"tool_schemas": "[]"}, 1.0, False),
+        ({"tool_schemas": "[]"}, 0.0, True),
+        ({}, 1.0, True),
+    ):
+        assert examine(item(doc=doc), text, score, {}).signs["refusal"] == refused
+
+
 def test_an_answer_is_examined_for_what_its_item_can_have() -> None:
     """Numbers for number items, scripts for items with a language; choices and unanswered items show nothing."""
     seen = examine(item(target="18", language="am"), answer("The price is 180", "length"), 0.0, {})

@@ -42,8 +42,8 @@ def examine(item: Item, response: Response, score: float | None, metrics: Metric
     text, cut, wrong = response.text, response.finish == "length", score is not None and score < 1.0
     if item.doc.get("scorer") == "json_schema" and score is not None:  # a line of traffic: its score is that it fits
         metrics = {**metrics, "parses": float(json_of(text) is not NOT_JSON), "valid": score}
-    signs = {"empty": empty(text), "truncated": cut, "repetition": repetition(text), "refusal": refusal(text)}
-    signs |= from_metrics(metrics)
+    signs = {"empty": empty(text), "truncated": cut, "repetition": repetition(text)}
+    signs |= {"refusal": refusal(text) and (wrong or not item.doc.get("tool_schemas"))} | from_metrics(metrics)
     if item.language and scripts_of(item.language):
         signs["wrong_script"] = wrong_script(text, item.language)
         signs["wrong_language"] = not signs["wrong_script"] and wrong_language(text, item.language)
