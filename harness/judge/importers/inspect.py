@@ -22,6 +22,7 @@ from harness.records import canonical_json, stratum_name
 from harness.suite.chance import guessing
 
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the values that Inspect's metrics give them
+_UNGRADED = "Grade not found in model output"  # what Inspect's graders explain a wrong answer by if they gave no grade
 _MODEL = ("model_args", "model_base_url")
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "scorers", "model_roles", *_MODEL)
 _LIMITS = ("message_limit", "token_limit", "turn_limit", "time_limit", "working_limit", "cost_limit")
@@ -31,8 +32,7 @@ _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", *_LIMITS)
 _OPERATION = {"max_connections", "max_retries", "timeout", "attempt_timeout", "batch", "cache", "cache_prompt", "seed"}
 _OF_ONE_SIDE = {"task_file", "dataset", *_MODEL, *(f"config.{key}" for key in _CONFIG[:4])}
 
-# A small archive must not fill the memory.
-MAX_MEMBERS = 500_000
+MAX_MEMBERS = 500_000  # a small archive must not fill the memory
 MAX_MEMBER = 256 << 20  # unpacked bytes of one member
 MAX_TOTAL = 16 << 30  # unpacked bytes of all members
 _ZSTANDARD = 93  # the zip method that recent versions of Inspect compress with (APPNOTE.TXT 4.4.5)
@@ -195,7 +195,7 @@ def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
     """Return a sample's values by scorer, or by ``scorer.key`` if the scorer gives several."""
     found: dict[str, Any] = {}
     for scorer, score in (sample.get("scores") or {}).items():
-        value = score.get("value")
+        value = None if str(score.get("explanation")).startswith(_UNGRADED) else score.get("value")
         several = isinstance(value, Mapping)
         found |= {f"{scorer}.{key}": one for key, one in value.items()} if several else {scorer: value}
     return found
@@ -203,8 +203,9 @@ def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None, rows: Rows) -> float:
     values = _values(sample)
-    # Inspect may have been told to score what was there when the sample failed, or a person ended it.
-    if not values or sample.get("error") or inner(sample, "limit").get("type") == "operator":
+    # Inspect may have been told to score what was there when the sample or its server failed, or a person ended it.
+    failed = sample.get("error") or inner(sample, "output").get("error")
+    if not values or failed or inner(sample, "limit").get("type") == "operator":
         return math.nan
     named = [one for one in values if metric in (None, one)] or [one for one in values if one.startswith(f"{metric}.")]
     if len(named) != 1:
@@ -214,9 +215,6 @@ def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None,
         raise NotComparable(f"{where}: {text}: give logs of one scorer, or name one with --metric")
     rows.measure[task], value = named[0], values[named[0]]
     return as_score(GRADES.get(value, GRADES.get(value.lower(), value)) if isinstance(value, str) else value, where)
-
-
-# The files: JSON as it is, archives within limits.
 
 
 def _header(file: Path) -> dict[str, Any]:
