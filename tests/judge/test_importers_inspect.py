@@ -351,6 +351,23 @@ def test_a_grader_or_server_that_failed_hides_no_loss(tmp_path, change, code):
     assert compared(*paths) == code
 
 
+@pytest.mark.parametrize(
+    ("options", "roles", "code"),
+    [
+        ({}, None, 4),
+        ({"model": None}, {"critic": {"model": "judge"}}, 4),
+        ({}, {"grader": {"model": "judge"}}, 0),
+        ({"model": "judge"}, None, 0),
+        ({"model_role": "critic"}, {"critic": {"model": "judge"}}, 0),
+    ],
+)
+def test_models_that_grade_themselves_are_not_compared(tmp_path, options, roles, code):
+    """Inspect's graders are the model that is evaluated, unless one is named: two graders are two scales."""
+    header = {"scorers": [{"name": "model_graded_qa", "options": options}], "model_roles": roles}
+    paths = [inspect_log(tmp_path / f"{name}.json", [["C"]] * 300, **header, model=name) for name in ("b", "c")]
+    assert compared(*paths, "--allow-identical") == code
+
+
 def test_a_sample_that_a_person_ended_is_unanswered_and_an_edited_score_is_said(tmp_path):
     """Both are scored as they stood; neither is what the model did, on one side alone it may hide a loss."""
     path = inspect_log(tmp_path / "a.json", [["I"]] * 3)

@@ -1,7 +1,6 @@
 """Logs of Inspect (inspect_ai): ``.json``, and ``.eval``, which is a zip of the same JSON.
 
-A log's task is a slice; fields of its samples' metadata make strata, and so do arguments that differ between logs of a
-task. Items are joined by task, arguments and sample id, and match only if input, choices, target and arguments agree.
+Items are joined by task, arguments and sample id, and match only if input, choices, target and arguments agree.
 """
 
 import math
@@ -66,6 +65,10 @@ class _Log:
         own = {"config.generation": how, "steps": inner(self.header, "plan").get("steps")}
         self.settings = own | {key: self.run.get(key) for key in _SETTINGS}
         self.settings |= {f"config.{key}": self.config.get(key) for key in _CONFIG}
+        graders = [inner(one, "options") for one in self.run.get("scorers") or () if "model_graded" in str(one)]
+        roles = inner(self.run, "model_roles")  # if a grader is named neither here nor by model, it is the model
+        alone = any(not one.get("model") and one.get("model_role", "grader") not in roles for one in graders)
+        self.grader = {"grader": f"the model itself ({file}): name one grader for both"} if alone else {}
 
 
 def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -119,7 +122,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     rows.sources[place] = str(log.file), str(log.run.get("eval_id") or "")
     shared = {key: one for key, one in log.settings.items() if key not in _OF_ONE_SIDE}
     known = {key: canonical_json(one) for key, one in shared.items() if one is not None or key.startswith("config.")}
-    rows.settings |= {f"{key} of {place}": one for key, one in known.items()}
+    rows.settings |= {f"{key} of {place}": one for key, one in {**known, **log.grader}.items()}
     epochs: dict[str, dict[Any, float]] = defaultdict(dict)
     first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
     partial = edited = 0
@@ -196,8 +199,8 @@ def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for scorer, score in (sample.get("scores") or {}).items():
         value = None if str(score.get("explanation")).startswith(_UNGRADED) else score.get("value")
-        several = isinstance(value, Mapping)
-        found |= {f"{scorer}.{key}": one for key, one in value.items()} if several else {scorer: value}
+        several = inner(value)
+        found |= {f"{scorer}.{key}": one for key, one in several.items()} if several else {scorer: value}
     return found
 
 
