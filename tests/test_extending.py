@@ -122,6 +122,42 @@ def test_a_scorer_that_changes_its_document_scores_the_next_variant_alike(page: 
 
 @pytest.mark.usefixtures("own_slice")
 @pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'return {"exact',
+            'if "." not in results[0]: return {"polite": 1.0}\n    return {"exact',
+            "has no metric 'exact_match'",
+        ),
+        ("near_number(results", "None and (results", "has no metric 'exact_match'"),
+        (
+            "{metric: exact_match, aggregation: mean, higher_is_better: true}",
+            "{metric: wer, aggregation: mean}",
+            "less is",
+        ),
+        ('"chance": 0.0', '"chance": "0.25"', "its chance is '0.25'"),
+        ('"chance": 0.0', '"chance": 25.0', "its chance is 25.0"),
+    ],
+)
+def test_a_scorer_or_document_that_is_misread_is_refused(
+    page: str, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    """Another metric never takes the place of the task's first one, and guessing scores what the document says."""
+    for file in (tmp_path / "tasks" / "metres").iterdir():
+        text = file.read_text(encoding="utf-8").replace(old, new)
+        file.write_text(text.replace('"exact_match":', '"wer":') if "wer" in new else text, encoding="utf-8")
+    _task, _description, config = (yaml.load(one, suite_catalogue._Loader) for one in blocks(page, "A slice", "yaml"))  # noqa: S506
+
+    def score() -> None:
+        items = load_items(parse(config), conftest.make_tokenizer(100_000))
+        Scorer(items).score(items[0], Generation(items[0].id, "12", (), "eos", 1))
+
+    with pytest.raises(UsageError, match=said):
+        score()
+
+
+@pytest.mark.usefixtures("own_slice")
+@pytest.mark.parametrize(
     ("old", "new", "said"), [("why:", "because:", "'why'"), ("[quantcliff_metres]", "[quantcliff_meters]", "meters'")]
 )
 def test_a_description_that_lacks_something_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:

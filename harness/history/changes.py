@@ -1,7 +1,4 @@
-"""What differs between two runs of a history: settings, items, verdicts, and scores item by item.
-
-A variant is compared with itself on the same items, by the test that judges candidates, under the newer run's policy.
-"""
+"""What differs between two runs of a history: settings, items, verdicts, and scores item by item."""
 
 import json
 import math

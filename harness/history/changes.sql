@@ -31,8 +31,11 @@ SELECT DISTINCT slice || '/' || stratum FROM strata o WHERE run = ?1 AND gating 
   (SELECT 1 FROM facts n WHERE n.run = ?2 AND n.key = o.key)
   AND (key = 'config.policy.pooled_margin' OR key GLOB 'config.policy.quantities.*')
   UNION SELECT candidate || ' ' || slice || '/' || stratum || ' ' || kind || ' (it has no tolerance now)'
-  FROM tail_rates o JOIN tail_rates n USING (candidate, slice, stratum, kind) WHERE o.run = ?1 AND n.run = ?2
-  AND o.tolerance IS NOT NULL AND n.tolerance IS NULL
+  FROM tail_rates o WHERE run = ?1 AND tolerance IS NOT NULL AND EXISTS (SELECT 1 FROM strata n WHERE n.run = ?2
+  AND n.candidate = o.candidate) AND NOT EXISTS (SELECT 1 FROM tail_rates n WHERE n.run = ?2 AND tolerance IS NOT NULL
+  AND (n.candidate, n.slice, n.stratum, n.kind) = (o.candidate, o.slice, o.stratum, o.kind))
+  UNION SELECT 'the baseline ' || o.baseline || ' (now ' || n.baseline || ')' FROM runs o JOIN runs n
+  ON (o.run, n.run) = (?1, ?2) AND o.baseline <> n.baseline
   UNION SELECT name || ' (a rehearsal)' FROM runs WHERE run IN (?1, ?2) AND rehearsal;
 
 -- name: loosened

@@ -111,7 +111,9 @@ def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpe
         told = choices[target].strip()
     else:
         told = " | ".join(map(str, target)) if isinstance(target, list) else str(target)
-    chance = right_share({"doc": doc, "target": target}, len(choices))
+    chance = right_share({"doc": doc, "target": target}, len(choices)) if doc.get("chance") is None else doc["chance"]
+    if not isinstance(chance, int | float) or not 0 <= chance <= 1:
+        raise UsageError(f"{own_id}: its chance is {chance!r}: give a number from 0 to 1, or leave it out")
     stratum, cluster = stratum_of(levels, split_by), str(doc.get("cluster") or own_id)
     item = Item(
         *(own_id, spec.key, task.task_name, kind, prompt, dict(levels), stratum, cluster),
@@ -121,7 +123,7 @@ def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpe
         max_tokens=max_tokens,
         stop=stop,
         prefix_group=str(doc.get("prefix_group") or ""),
-        chance=float(doc["chance"]) if isinstance(doc.get("chance"), int | float) else chance,
+        chance=float(chance),
         weight=float(doc["weight"]) if isinstance(doc.get("weight"), int | float) else 1.0,
         language=str(doc.get("language") or ""),
         doc=stored,

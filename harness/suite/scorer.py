@@ -49,7 +49,7 @@ def load_items(
     """Give all items of the experiment's slices, in the config's order.
 
     `only` keeps the slices whose key, or whose ``slice/stratum``, fits one of these patterns; `limit` is the most items
-    per stratum; `context_limit` the model's limit in tokens. Raises ConfigError with every problem of every slice.
+    per stratum; `context_limit` the model's limit in tokens. Raises ConfigError with every problem.
     """
     how = prompting(tokenizer, experiment.sampling, tools_apart=experiment.baseline.engine.tools)
     problems = _template_problems(experiment.sampling, tokenizer, used=how.template)
@@ -131,8 +131,7 @@ class Scorer:
 
         A metric is named as lm_eval names it, with its filter where there is more than one (``exact_match,strict``).
         Two are ours: ``thinking_characters``, left out of an answer that has none, and ``scoring_limit``, 1 if scoring
-        reached a limit of time or depth, so that the answer counts as wrong. Raises UsageError where the score is not
-        a proportion.
+        reached a limit of time or depth, so that the answer counts as wrong. Raises UsageError if it is no proportion.
         """
         response, thought = self.answered(item, response)
         if not isinstance(response, Generation | ChoiceLogprobs):
@@ -158,11 +157,12 @@ class Scorer:
         name = _metric(item, task, metrics)
         if name not in metrics:
             raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
-        if task.higher_is_better().get(name.partition(",")[0]) is False:
-            raise UsageError(f"{item.task}: of {name} less is better: choose another with options.metric")
+        if not task.higher_is_better().get(name.partition(",")[0]):
+            raise UsageError(
+                f"{item.task}: of {name} less is better, without `higher_is_better: true`: set options.metric"
+            )
         if not 0 <= metrics[name] <= 1:
-            text = f"{name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric"
-            raise UsageError(f"{item.task}: {text}")
+            raise UsageError(f"{name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric")
         return Score(metrics[name], metrics | own | ({"scoring_limit": 1.0} if limits else {}), name)
 
     def answered(self, item: Item, response: Response) -> tuple[Response, str]:
@@ -194,6 +194,8 @@ def _measured(task: Any, item: Item, response: Generation | ChoiceLogprobs) -> I
 
 
 def _metric(item: Item, task: Any, metrics: Mapping[str, float]) -> str:
-    """Return the name of the metric that is the score: the config's choice, else the task's own, else its first."""
+    """Return the name of the metric that is the score: the config's choice, else the task's, else its first."""
     own = task.config.metadata if isinstance(task.config.metadata, dict) else {}
-    return str(item.doc.get(METRIC_KEY) or own.get("metric") or next(iter(metrics), ""))
+    first = next(iter(task.aggregation()), "")  # the same for all answers, also where a scorer leaves it out
+    named = next((one for one in metrics if one.partition(",")[0] == first), first)
+    return str(item.doc.get(METRIC_KEY) or own.get("metric") or named)

@@ -246,7 +246,7 @@ def test_the_exit_code_is_of_the_run_that_is_given(database: Path, runs: Path, t
 def test_what_was_not_seen_then_is_no_pass_now(
     database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A candidate not judged then, items that go unanswered now, and a promise that is taken away or widened."""
+    """A candidate not judged, items that go unanswered, a promise taken away or widened, and a baseline renamed."""
     copy = tmp_path / "copy.sqlite"
 
     def call_after(*statements: str) -> tuple[int, str]:
@@ -274,6 +274,12 @@ def test_what_was_not_seen_then_is_no_pass_now(
     held = "INSERT INTO facts VALUES ({}, 'config.policy.pooled_margin', '{}')"
     code, said = call_after(held.format(1, 0.01))
     assert (code, "pooled_margin (taken away since)" in said) == (ExitCode.NOT_COMPARABLE, True)
+    late = "UPDATE tail_rates SET kind = 'slow_tokens', tolerance = 0.1 WHERE (run, kind) = (1, 'repetition')"
+    code, said = call_after(late, "DELETE FROM tail_rates WHERE (run, kind) = (2, 'repetition')")
+    assert (code, "slow_tokens (it has no tolerance now)" in said) == (ExitCode.NOT_COMPARABLE, True)
+    renamed = [f"UPDATE {table} = 'plain' WHERE run = 2" for table in ("runs SET baseline", "answers SET variant")]
+    code, said = call_after(renamed[0], f"{renamed[1]} AND variant = 'bf16'")
+    assert (code, "the baseline bf16 (now plain)" in said) == (ExitCode.NOT_COMPARABLE, True)
     code, said = call_after(held.format(1, 0.01), held.format(2, 0.1))
     assert (code, "than in build-9: pooled_margin (0.1, then 0.01)." in said) == (ExitCode.PASS, True)
 

@@ -329,6 +329,45 @@ def test_a_sample_that_failed_is_unanswered_though_it_was_scored(tmp_path):
     assert np.array_equal(load(path).score, [1.0, np.nan, 1.0], equal_nan=True)
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({}, 1),
+        ({"explanation": "Grade not found in model output: As a grader,"}, 4),
+        ({"error": "429 rate limit"}, 4),
+    ],
+)
+def test_a_grader_or_server_that_failed_hides_no_loss(tmp_path, change, code):
+    """Inspect scores `I` where its grader gave no grade: of the baseline's answers, this is no mistake of the model."""
+    sides = {"b": [["C"]] * 500, "c": [["I" if at % 10 == 0 else "C"] for at in range(500)]}
+    paths = [inspect_log(tmp_path / f"{name}.json", scores) for name, scores in sides.items()]
+    log = json.loads(paths[0].read_text())
+    for sample in log["samples"]:
+        sample["output"] = {"choices": [{"message": {"content": f"jar {sample['id']}"}}]}
+        if change and sample["id"] % 10 == 1:
+            sample["output"]["error"] = change.get("error")
+            sample["scores"]["match"] = {"value": "I", "explanation": change.get("explanation")}
+    paths[0].write_text(json.dumps(log))
+    assert compared(*paths) == code
+
+
+@pytest.mark.parametrize(
+    ("options", "roles", "code"),
+    [
+        ({}, None, 4),
+        ({"model": None}, {"critic": {"model": "judge"}}, 4),
+        ({}, {"grader": {"model": "judge"}}, 0),
+        ({"model": "judge"}, None, 0),
+        ({"model_role": "critic"}, {"critic": {"model": "judge"}}, 0),
+    ],
+)
+def test_models_that_grade_themselves_are_not_compared(tmp_path, options, roles, code):
+    """Inspect's graders are the model that is evaluated, unless one is named: two graders are two scales."""
+    header = {"scorers": [{"name": "model_graded_qa", "options": options}], "model_roles": roles}
+    paths = [inspect_log(tmp_path / f"{name}.json", [["C"]] * 300, **header, model=name) for name in ("b", "c")]
+    assert compared(*paths, "--allow-identical") == code
+
+
 def test_a_sample_that_a_person_ended_is_unanswered_and_an_edited_score_is_said(tmp_path):
     """Both are scored as they stood; neither is what the model did, on one side alone it may hide a loss."""
     path = inspect_log(tmp_path / "a.json", [["I"]] * 3)

@@ -1,7 +1,6 @@
 """Logs of Inspect (inspect_ai): ``.json``, and ``.eval``, which is a zip of the same JSON.
 
-A log's task is a slice; fields of its samples' metadata make strata, and so do arguments that differ between logs of a
-task. Items are joined by task, arguments and sample id, and match only if input, choices, target and arguments agree.
+Items are joined by task, arguments and sample id, and match only if input, choices, target and arguments agree.
 """
 
 import math
@@ -22,6 +21,7 @@ from harness.records import canonical_json, stratum_name
 from harness.suite.chance import guessing
 
 GRADES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "yes": 1.0, "no": 0.0}  # the values that Inspect's metrics give them
+_UNGRADED = "Grade not found in model output"  # what Inspect's graders explain a wrong answer by if they gave no grade
 _MODEL = ("model_args", "model_base_url")
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "scorers", "model_roles", *_MODEL)
 _LIMITS = ("message_limit", "token_limit", "turn_limit", "time_limit", "working_limit", "cost_limit")
@@ -31,8 +31,7 @@ _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", *_LIMITS)
 _OPERATION = {"max_connections", "max_retries", "timeout", "attempt_timeout", "batch", "cache", "cache_prompt", "seed"}
 _OF_ONE_SIDE = {"task_file", "dataset", *_MODEL, *(f"config.{key}" for key in _CONFIG[:4])}
 
-# A small archive must not fill the memory.
-MAX_MEMBERS = 500_000
+MAX_MEMBERS = 500_000  # a small archive must not fill the memory
 MAX_MEMBER = 256 << 20  # unpacked bytes of one member
 MAX_TOTAL = 16 << 30  # unpacked bytes of all members
 _ZSTANDARD = 93  # the zip method that recent versions of Inspect compress with (APPNOTE.TXT 4.4.5)
@@ -66,6 +65,10 @@ class _Log:
         own = {"config.generation": how, "steps": inner(self.header, "plan").get("steps")}
         self.settings = own | {key: self.run.get(key) for key in _SETTINGS}
         self.settings |= {f"config.{key}": self.config.get(key) for key in _CONFIG}
+        graders = [inner(one, "options") for one in self.run.get("scorers") or () if "model_graded" in str(one)]
+        roles = inner(self.run, "model_roles")  # if a grader is named neither here nor by model, it is the model
+        alone = any(not one.get("model") and one.get("model_role", "grader") not in roles for one in graders)
+        self.grader = {"grader": f"the model itself ({file}): name one grader for both"} if alone else {}
 
 
 def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
@@ -119,7 +122,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     rows.sources[place] = str(log.file), str(log.run.get("eval_id") or "")
     shared = {key: one for key, one in log.settings.items() if key not in _OF_ONE_SIDE}
     known = {key: canonical_json(one) for key, one in shared.items() if one is not None or key.startswith("config.")}
-    rows.settings |= {f"{key} of {place}": one for key, one in known.items()}
+    rows.settings |= {f"{key} of {place}": one for key, one in {**known, **log.grader}.items()}
     epochs: dict[str, dict[Any, float]] = defaultdict(dict)
     first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
     partial = edited = 0
@@ -195,16 +198,17 @@ def _values(sample: Mapping[str, Any]) -> dict[str, Any]:
     """Return a sample's values by scorer, or by ``scorer.key`` if the scorer gives several."""
     found: dict[str, Any] = {}
     for scorer, score in (sample.get("scores") or {}).items():
-        value = score.get("value")
-        several = isinstance(value, Mapping)
-        found |= {f"{scorer}.{key}": one for key, one in value.items()} if several else {scorer: value}
+        value = None if str(score.get("explanation")).startswith(_UNGRADED) else score.get("value")
+        several = inner(value)
+        found |= {f"{scorer}.{key}": one for key, one in several.items()} if several else {scorer: value}
     return found
 
 
 def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None, rows: Rows) -> float:
     values = _values(sample)
-    # Inspect may have been told to score what was there when the sample failed, or a person ended it.
-    if not values or sample.get("error") or inner(sample, "limit").get("type") == "operator":
+    # Inspect may have been told to score what was there when the sample or its server failed, or a person ended it.
+    failed = sample.get("error") or inner(sample, "output").get("error")
+    if not values or failed or inner(sample, "limit").get("type") == "operator":
         return math.nan
     named = [one for one in values if metric in (None, one)] or [one for one in values if one.startswith(f"{metric}.")]
     if len(named) != 1:
@@ -214,9 +218,6 @@ def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None,
         raise NotComparable(f"{where}: {text}: give logs of one scorer, or name one with --metric")
     rows.measure[task], value = named[0], values[named[0]]
     return as_score(GRADES.get(value, GRADES.get(value.lower(), value)) if isinstance(value, str) else value, where)
-
-
-# The files: JSON as it is, archives within limits.
 
 
 def _header(file: Path) -> dict[str, Any]:
