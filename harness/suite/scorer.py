@@ -158,9 +158,7 @@ class Scorer:
         if name not in metrics:
             raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
         if not task.higher_is_better().get(name.partition(",")[0]):
-            raise UsageError(
-                f"{item.task}: of {name} less is better, without `higher_is_better: true`: set options.metric"
-            )
+            raise UsageError(f"{item.task}: of {name} less is better (no higher_is_better: true): set options.metric")
         if not 0 <= metrics[name] <= 1:
             raise UsageError(f"{name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric")
         return Score(metrics[name], metrics | own | ({"scoring_limit": 1.0} if limits else {}), name)
