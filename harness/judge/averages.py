@@ -106,25 +106,25 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
     Much is more than GONE_WRONG_GAIN, over everything, in a slice or in a gating stratum; or, if not in a stratum, by
     about the same amount as all others of two or more, as quantization errors differ between methods.
     """
-    usable, found = [one for one in compared if one.scopes], list[str]()
-    scopes = {(one.delta, one.error): one for one in reversed(usable[0].scopes if usable else ())}  # all, if one slice
-    for scope in reversed(scopes.values()):
-        place = (scope.slice, scope.stratum)
-        same = {one.name: other for one in usable for other in one.scopes if (other.slice, other.stratum) == place}
+    usable = {side.name: {(one.slice, one.stratum): one for one in side.scopes} for side in compared if side.scopes}
+    places, found = dict.fromkeys(place for own in usable.values() for place in own), list[str]()
+    several = len({name for name, _ in places}) > 2  # noqa: PLR2004 - everything, and slices; all is in the only slice
+    for place in places:
+        same = {name: own[place] for name, own in usable.items() if place in own}
         much = {name: one for name, one in same.items() if _gain_p(one, GONE_WRONG_GAIN) < GONE_WRONG_LEVEL}
         gains = [one.delta for one in same.values()]
         alike = len(gains) == len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)
-        if alike and not scope.stratum and max(_gain_p(one, 0.0) for one in same.values()) < GONE_WRONG_LEVEL:
+        if alike and not place[1] and max(_gain_p(one, 0.0) for one in same.values()) < GONE_WRONG_LEVEL:
             much = same
-        if much and not (found and scope.stratum):
+        if much and not (found and (place[1] or not several)):
             who = "every candidate" if len(much) == len(usable) > 1 else f"the candidate {', '.join(much)}"
-            where = f"in {'/'.join(filter(None, place))}" if scope.slice else "over all items"
+            where = f"in {'/'.join(filter(None, place))}" if place[0] else "over all items"
             gains = sorted(one.delta for one in much.values())
             gain = "by " + " to ".join(dict.fromkeys(f"{points(one)} points" for one in (gains[0], gains[-1])))
             text = f"{who} is better than the baseline {where}, {gain}: a baseline gone wrong rather than a gain"
             found.append(f"{text}; {_CHECK}, and that the sides are not swapped")
     z = float(-special.ndtri(rules.policy.alpha))
-    for scope in [one for one in (usable[0].scopes if usable else ()) if not one.stratum]:
+    for scope in [one for one in next(iter(usable.values()), {}).values() if not one.stratum]:
         known = rules.slices[scope.slice].public_range if scope.slice in rules.slices else None
         if known and scope.baseline_mean + z * scope.baseline_error < known[0]:
             text = f"the baseline scores {scope.baseline_mean:.3f} in {scope.slice}, below the public range"

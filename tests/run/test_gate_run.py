@@ -189,6 +189,16 @@ def test_a_baseline_gone_wrong_in_one_slice_is_seen():
     assert any("in broken" in one for one in found.warnings)
 
 
+@pytest.mark.parametrize("first", ["int8", "bf16"])
+def test_a_swapped_pair_is_seen_beside_a_candidate_without_any_change(first):
+    """Whatever another candidate shows, and in whatever order they stand."""
+    cells = {**{f"s/{name}": Cell(200) for name in "abc"}, "s/broken": Cell(200, gained=60)}
+    sides = [_named("int8", {**cells, "s/broken": Cell(200, wrong=60)}), _named("bf16", cells)]
+    sides.sort(key=lambda one: one.name != first)
+    found = gate.judge(compare.compare(side("nf4", cells, 0), sides, RULES), RULES)
+    assert (found.exit_code, len(found.warnings)) == (4, 1)
+
+
 @pytest.mark.parametrize(("advisory", "gained", "code"), [((), 60, 4), (("broken",), 60, 0), ((), 30, 0)])
 def test_a_swapped_pair_that_differs_in_one_gating_stratum_is_seen(advisory, gained, code):
     """+30 points in one stratum of four are what the damage of one stratum looks like from the other side."""
