@@ -137,6 +137,8 @@ def test_a_scorer_that_changes_its_document_scores_the_next_variant_alike(page: 
         ),
         ('"chance": 0.0', '"chance": "0.25"', "its chance is '0.25'"),
         ('"chance": 0.0', '"chance": 25.0', "its chance is 25.0"),
+        ('"chance": 0.0', '"chance": 0.0, "weight": -2.0', "its weight is -2.0"),
+        ('"chance": 0.0', '"chance": 0.0, "weight": "3"', "its weight is '3'"),
     ],
 )
 def test_a_scorer_or_document_that_is_misread_is_refused(

@@ -149,7 +149,7 @@ def _repeated(base: Outcomes, side: Outcomes) -> Iterator[tuple[str, str]]:
     """Give the parts of a candidate that repeat the baseline, nameless if it is all, and how that shows."""
     for task, (_, made) in side.sources.items():
         if made and made == base.sources.get(task, ("", ""))[1]:
-            yield task, "by model, arguments and revision, or by the log's id"
+            yield task, "by model, arguments and revision, or by the log's id or time"
     own, theirs = joined(base, side)
     scores, after, slices = base.score[own], side.score[theirs], base.slice.codes[own].astype(np.int64)
     other = (scores != after) & ~(np.isnan(scores) & np.isnan(after))

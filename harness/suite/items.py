@@ -1,6 +1,7 @@
 """lm_eval documents to Items: prompts as lm_eval builds them, tokens counted, places in the strata."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,6 +115,9 @@ def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpe
     chance = right_share({"doc": doc, "target": target}, len(choices)) if doc.get("chance") is None else doc["chance"]
     if not isinstance(chance, int | float) or not 0 <= chance <= 1:
         raise UsageError(f"{own_id}: its chance is {chance!r}: give a number from 0 to 1, or leave it out")
+    weight = 1.0 if doc.get("weight") is None else doc["weight"]
+    if not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        raise UsageError(f"{own_id}: its weight is {weight!r}: give a positive number, or leave it out")
     stratum, cluster = stratum_of(levels, split_by), str(doc.get("cluster") or own_id)
     item = Item(
         *(own_id, spec.key, task.task_name, kind, prompt, dict(levels), stratum, cluster),
@@ -124,7 +128,7 @@ def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpe
         stop=stop,
         prefix_group=str(doc.get("prefix_group") or ""),
         chance=float(chance),
-        weight=float(doc["weight"]) if isinstance(doc.get("weight"), int | float) else 1.0,
+        weight=float(weight),
         language=str(doc.get("language") or ""),
         doc=stored,
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from contextlib import nullcontext
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from making import stratum
 from pyarrow import parquet
+from written import compared
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.imported import judge_imported
@@ -346,6 +348,28 @@ def test_a_folder_of_nel_that_a_second_model_wrote_to_is_refused(tmp_path):
         first.with_name(f"eval-{model}-gsm8k.json").write_text(text)
     with pytest.raises(UsageError, match=r"several models \(model: bf16 and int4\)"):
         load(folder)
+
+
+def test_a_benchmark_of_nel_that_was_copied_into_the_candidates_folder_is_refused(tmp_path):
+    """Its summary holds the moment when it was written; the other benchmark is the candidate's own."""
+
+    def side(name: str, moments: dict[str, str]) -> Path:
+        for task, moment in moments.items():
+            place = _nel(tmp_path / name / task, [float(at % 9 > 0) for at in range(200)]) / "gsm8k"
+            (bundle,) = place.glob("eval-*.json")
+            told = {"timestamp": moment, "benchmark": {"name": task}, "n_results": 200}
+            bundle.write_text(json.dumps(json.loads(bundle.read_text()) | told))
+            lines = map(json.loads, (place / "results.jsonl").read_text().splitlines())
+            said = (
+                one | {"model_response": f"{name} {one['problem_idx']}" if moment == tuesday else "B"} for one in lines
+            )
+            (place / "results.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in said))
+        return tmp_path / name
+
+    monday, tuesday = "2026-11-23T12:00:00.123456+00:00", "2026-11-24T12:00:00.654321+00:00"
+    base = side("base", {"jars": monday, "sums": monday})
+    assert compared(base, side("copied", {"jars": tuesday, "sums": monday})) == 4
+    assert compared(base, side("own", {"jars": tuesday, "sums": tuesday})) == 0
 
 
 @pytest.mark.parametrize("name", ["wer", "bits_per_byte"])

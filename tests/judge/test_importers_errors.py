@@ -81,3 +81,64 @@ def test_what_both_models_say_or_say_of_themselves_is_an_answer(tmp_path, write,
         texts = texts if side == "a" or said in {"I do not know that", "no"} else [*texts[:399], "other"]
         sides.append(write(tmp_path / side, BASE, [f"{side}: {one}" if one.startswith("a:") else one for one in texts]))
     assert compared(*sides) == 0
+
+
+STATES = [
+    ("status", "timeout", "ok"),
+    ("status", "HTTP 503", "completed"),
+    ("error", "Connection error: timed out", ""),
+    ("answer", "", "4 lamps"),
+    ("answer", "no answer", "4 lamps"),
+    ("request_state", "aborted", "done"),
+]
+
+
+@pytest.mark.parametrize(("column", "fault", "well"), STATES)
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_column_that_tells_of_failures_of_the_baseline_hides_no_loss(tmp_path, capsys, column, fault, well, answered):
+    """The failed items would be wrong answers that the candidate gains; what was written of an answer is left out."""
+    sides = []
+    for side, scores in (("a", BASE), ("b", WORSE)):
+        lines = [{"item": at, "score": one, "response": f"{side} 4{at}"} for at, one in enumerate(scores)]
+        for at, line in enumerate(lines):
+            line[column] = fault if side == "a" and FAILED[at] else well
+            if not answered:
+                del line["response"]
+        sides.append(jsonl(tmp_path / side / "t.jsonl", lines))
+    assert compared(*sides) == 4
+    assert compared(*sides, "--allow-unmatched", "0.25", "--json") != 0
+    assert "baseline answered 80 items with" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("column", ["status", "error", "answer"])
+def test_what_a_column_says_of_both_sides_or_of_wrong_answers_is_no_failure(tmp_path, column):
+    """The verdict of tests, an error of the program that was generated, and what is right."""
+    told = {"status": "failed", "error": "AssertionError: 3 != 4", "answer": "none"}[column]
+    sides = []
+    for side in "ab":
+        lines = [{"item": at, "score": one, "response": f"{side} 4{at}"} for at, one in enumerate(BASE)]
+        for line in lines:
+            line[column] = "passed" if line["score"] else told
+        sides.append(jsonl(tmp_path / side / "t.jsonl", lines))
+    assert compared(*sides) == 0
+
+
+@pytest.mark.parametrize("by", ["limit", "stop_reason"])
+def test_a_limit_that_cuts_the_baselines_samples_alone_hides_no_loss(tmp_path, capsys, by):
+    """A server with a smaller context, or a slower one; of the candidate it may be a loop, and counts as wrong."""
+    sides = []
+    for side, scores in (("a", BASE), ("b", WORSE)):
+        path = _inspect(tmp_path / side, scores, _answers("b", scores, ""))
+        log = json.loads(path.read_text())
+        for at, sample in enumerate(log["samples"]):
+            if FAILED[at] and side == "a":
+                sample["output"]["choices"][0]["stop_reason"] = "model_length" if by == "stop_reason" else "stop"
+                if by == "limit":
+                    sample["limit"] = {"type": "time", "limit": 60}
+        path.write_text(json.dumps(log))
+        sides.append(path)
+    assert compared(*sides) == 4
+    assert compared(*sides, "--allow-unmatched", "0.25", "--json") != 0
+    assert "baseline answered 80 items with '(cut by a limit: " in capsys.readouterr().out
+    well = [float(at % 7 > 0) for at in range(400)]
+    assert compared(_inspect(tmp_path / "well", well, _answers("b", well, "")), sides[0]) == 1

@@ -78,7 +78,8 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
             told = (one.get("model_response") for one in repeats)
             rows.said[f"{task}/{item}"] = {(str(one), False) for one in told if one is not None}
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
-        rows.measure[task], rows.sources[task], config = "reward", (str(file), ""), inner(bundle, "config")
+        rows.measure[task], config, written = "reward", inner(bundle, "config"), str(bundle.get("timestamp"))
+        rows.sources[task] = str(file), written if "." in written else ""  # no other run ends in that microsecond
         rows.settings |= {f"{key} of {task}": str(config.get(key)) for key in _ASKED_BY_NEL if config}
     return rows.outcomes(name)
 

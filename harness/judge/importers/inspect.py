@@ -25,6 +25,7 @@ _UNGRADED = "Grade not found in model output"  # what Inspect's graders explain 
 _MODEL = ("model_args", "model_base_url")
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "scorers", "model_roles", *_MODEL)
 _LIMITS = ("message_limit", "token_limit", "turn_limit", "time_limit", "working_limit", "cost_limit")
+_CUT = {"time", "working", "context", "model_length", "cost"}  # limits that the server decides, not the model alone
 _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", *_LIMITS)
 """What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
 # Parts of the generation's settings that decide no answer, and what may differ as samples are compared one by one.
@@ -141,7 +142,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         epoch = sample.get("epoch", len(epochs[item]) + 1)
         if epoch in epochs[item]:
             raise NotComparable(f"{where}: has epoch {epoch} twice")
-        if told := [inner(one, "message").get("content") for one in inner(sample, "output").get("choices") or ()]:
+        if told := _told(sample):
             rows.said[item].add((canonical_json({str(epoch): told}), False))
         epochs[item][epoch] = _score(sample, log.task, where, metric, rows)
         edited += any(inner(one).get("history") for one in inner(sample, "scores").values())
@@ -218,6 +219,14 @@ def _score(sample: Mapping[str, Any], task: str, where: str, metric: str | None,
         raise NotComparable(f"{where}: {text}: give logs of one scorer, or name one with --metric")
     rows.measure[task], value = named[0], values[named[0]]
     return as_score(GRADES.get(value, GRADES.get(value.lower(), value)) if isinstance(value, str) else value, where)
+
+
+def _told(sample: Mapping[str, Any]) -> list[Any]:
+    """Return a sample's answers, or the limit that cut it."""
+    choices = inner(sample, "output").get("choices") or ()
+    limits = _CUT.intersection([inner(sample, "limit").get("type"), *(one.get("stop_reason") for one in choices)])
+    cut = [f"(cut by a limit: {one})" for one in sorted(limits)]
+    return cut or [inner(one, "message").get("content") for one in choices]
 
 
 def _header(file: Path) -> dict[str, Any]:

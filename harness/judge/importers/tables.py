@@ -27,6 +27,9 @@ _LIKELY = re.compile(r"(?i)log_?(prob|lik)|(\b|_)(loss|nll)(\b|_)")
 _ANSWER = re.compile(rf"{_LIKELY.pattern}|resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|generat|model_ans|hypo")
 _MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(m?s|secs?|len(gth)?|count|id|at)$")
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
+_STATE = re.compile(r"(?i)(\b|_)(status|state|error|exception|answer)(\b|_)")  # of columns in which a fault may stand
+_FAULT = "none|null|nan|n/?a|aborted|cancell?ed|skipped|no[ _-](answer|output|response)|http.?[45][0-9][0-9]"
+_FAULT = rf"(?is)\W*({_FAULT})\W*|.*(error|exception|timed?.?out|unavailable).*"  # not `failed`, which tests do
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _ASKED = _QUESTION | {"target", "gold", "reference"}
 _BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
@@ -98,12 +101,16 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
     known = [one for one in _header(path) if one not in used and not _MEASURED.search(one)]
     texts = set() if _QUESTION.isdisjoint(known) and options.prompt is None else {"text", "content", "message"}
-    wanted = [one for one in known if _ANSWER.search(one) or one in texts]
+    answering = [one for one in known if _ANSWER.search(one) or one in texts]
+    wanted = [*answering, *(one for one in known if _STATE.search(one) and one not in answering)]
     items, *answers = _columns(path, [options.item or "item", *wanted]) if wanted else [_Column([])]
     ids, found = _items(items, path), defaultdict[str, set[Said]](set)
     for column, one in zip(wanted, (cell.labels() for cell in answers), strict=True):
         for at, item in enumerate(ids) if len(one.names) > 1 else ():  # one value says nothing of who answered
-            found[item].add((one[at], _LIKELY.search(column) is not None and "." in one[at]))
+            if column in answering:
+                found[item].add((one[at], _LIKELY.search(column) is not None and "." in one[at]))
+            elif re.fullmatch(_FAULT, one[at]) and (one[at] != "none" or column.lower() == "answer"):
+                found[item] = {(f"({column}: {one[at]})", False)}
     return found
 
 
