@@ -10,11 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from harness.config.fields import suggestion
 from harness.config.schema import Experiment, Sampling, Thinking
 from harness.errors import ConfigError, Problem, UsageError
 from harness.records import ChoiceLogprobs, Generation, Item, Response
@@ -38,31 +36,14 @@ class Score(NamedTuple):
 
 
 def load_items(
-    experiment: Experiment,
-    tokenizer: Any,
-    only: Sequence[str] = (),
-    limit: int | None = None,
-    *,
-    context_limit: int | None = None,
-    source: str = "config",
+    experiment: Experiment, tokenizer: Any, *, context_limit: int | None = None, source: str = "config"
 ) -> list[Item]:
-    """Give all items of the experiment's slices, in the config's order.
-
-    `only` keeps the slices whose key, or whose ``slice/stratum``, fits one of these patterns; `limit` is the most items
-    per stratum; `context_limit` the model's limit in tokens. Raises ConfigError with every problem.
-    """
+    """Give the items of all slices, in the config's order. Raises ConfigError with every problem."""
     how = prompting(tokenizer, experiment.sampling, tools_apart=experiment.baseline.engine.tools)
     problems = _template_problems(experiment.sampling, tokenizer, used=how.template)
-    keys = [spec.key for spec in experiment.slices]
-    patterns = {one: one.partition("/")[0] for one in only}
-    for one, pattern in patterns.items():
-        if not any(fnmatchcase(key, pattern) for key in keys):
-            raise UsageError(f"--only {one}: no such slice in this config.{suggestion(one, keys)}")
     items: list[Item] = []
     for index, spec in enumerate(experiment.slices):
-        if not only or any(fnmatchcase(spec.key, pattern) for pattern in patterns.values()):
-            builder = SliceBuilder(spec, f"slices[{index}]", problems, how, experiment.seed, limit)
-            items += builder.build(context_limit)
+        items += SliceBuilder(spec, f"slices[{index}]", problems, how, experiment.seed).build(context_limit)
     owner: dict[str, str] = {}  # answers are kept by item, so each may stand in one slice only
     shared = Counter((owner.setdefault(item.id, item.slice), item.slice) for item in items)
     for (one, other), count in shared.items():
@@ -71,8 +52,7 @@ def load_items(
             problems.append(Problem("slices", text))
     if problems:
         raise ConfigError(source, problems)
-    named = {item.id: (item.slice, f"{item.slice}/{item.stratum}") for item in items}
-    return [item for item in items if not only or any(fnmatchcase(key, one) for key in named[item.id] for one in only)]
+    return items
 
 
 def _template_problems(sampling: Sampling, tokenizer: Any, *, used: bool) -> list[Problem]:
