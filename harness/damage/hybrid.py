@@ -254,10 +254,7 @@ def _request(context: EngineContext, item: Item, answer: tuple[int, ...]) -> Req
 
 
 def unpacked(module: Any, like: Any) -> torch.nn.Linear | None:
-    """Return a plain layer with the weights that a quantized one unpacks; None if it does more than that.
-
-    The weights are what it answers to unit vectors; that it does no more is tried on random input.
-    """
+    """Return a plain layer with the weights that a quantized one unpacks; None if it does more than that."""
     if type(like) is not torch.nn.Linear or type(module) is torch.nn.Linear:
         return None
     with torch.inference_mode():

@@ -1,8 +1,4 @@
-"""Two sides of a run become numbers: joined item by item, then stratum by stratum, look by look.
-
-What they come to is said by `harness.judge.gate`. Nothing here depends on the order of items, of files or of
-candidates, nor on what anything is called.
-"""
+"""Two sides become numbers, item by item, stratum by stratum, look by look, whatever their order and their names."""
 
 import math
 from collections import Counter

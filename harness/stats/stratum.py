@@ -136,10 +136,7 @@ def can_ever_pass(n: int, margin: float, alpha: float = 0.05, *, clusters: int |
 
 
 def smallest_that_can_pass(margin: float, alpha: float = 0.05, *, per_source: int = 1) -> int:
-    """The fewest sources, of `per_source` items each, with which `can_ever_pass`; 1 item per source counts items.
-
-    Raises StatisticsError on a bad margin or alpha, and on a margin so small that nothing can show it.
-    """
+    """The fewest sources, of `per_source` items each, with which `can_ever_pass`. Raises StatisticsError if none do."""
     found = first_number(lambda sources: can_ever_pass(sources * per_source, margin, alpha, clusters=sources))
     if found is None:
         raise StatisticsError(f"No number of items that a run could ask passes a margin of {margin}. Raise the margin.")

@@ -1,7 +1,4 @@
-"""One slice of a config to its items: which tasks, what to ask of their generators, what came, into which strata.
-
-Whatever is wrong becomes a Problem with its path; what the slice's description tells is found before anything is made.
-"""
+"""One slice of a config to its items; whatever is wrong with it becomes a Problem with its path."""
 
 import math
 from collections import Counter, defaultdict

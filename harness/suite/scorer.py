@@ -1,8 +1,4 @@
-"""Slices: from a config to the items to ask, and from an answer back to its score.
-
-`load_items` builds the tasks and their prompts exactly as lm_eval would; `Scorer` runs each task's own filters and
-`process_results` on what was answered, so a score here is the score that lm_eval prints.
-"""
+"""From a config to the items to ask, with lm_eval's prompts, and from an answer to the score that lm_eval prints."""
 
 import re
 from collections import Counter, defaultdict
@@ -73,10 +69,7 @@ class Scorer:
     """Scores answers as lm_eval does. Made from the items alone: neither hub nor generator is needed."""
 
     def __init__(self, items: Sequence[Item], *, allow_code: bool = False, thinking: Thinking = "auto") -> None:
-        """Take the items whose answers will come, and which blocks of an answer are not scored (`thinking`).
-
-        Raises UsageError where scoring would run what a model wrote and `allow_code` does not say that it may.
-        """
+        """Take the items whose answers will come. Raises UsageError if scoring would run code that may not run."""
         refuse_code(items, allowed=allow_code)
         self._thinking = thinking
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sandbox")  # no thread before the first execution
