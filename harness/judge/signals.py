@@ -61,11 +61,7 @@ def signals(
     rules: Rules,
     unusable: Mapping[Place, str] | None = None,
 ) -> list[Signal]:
-    """Look at every stratum, in the order of the items.
-
-    scores: item id to mean score in [0, 1], NaN if unanswered. probabilities: item id to the probability of its
-    right choice. unusable: what `unusable_strata` found. Raises StatisticsError.
-    """
+    """Look at every stratum, in the order of the items; unusable: see `unusable_strata`. Raises StatisticsError."""
     found = []
     for place, members in by_stratum(items).items():
         answered, own, sources, chance = _columns(members, scores)

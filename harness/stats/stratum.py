@@ -63,11 +63,7 @@ class PairedResult:
 
 @functools.lru_cache(maxsize=4096, typed=True)  # many small strata have the same counts
 def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: float) -> PairedResult:
-    """Judge a stratum of independent right-or-wrong items by its counts alone.
-
-    lost, gained, n: items. margin: largest tolerated drop, in [0, 1). alpha: each side's error rate, in (0, 0.5).
-    Raises StatisticsError.
-    """
+    """Judge a stratum of independent right-or-wrong items by its counts alone. Raises StatisticsError."""
     check_counts(lost, gained, n)
     check_margin(margin)
     check_alpha(alpha)
