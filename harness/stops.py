@@ -9,11 +9,7 @@ def stop_begins(text: str, stop: str) -> int:
 
 
 def cut_at_stops(text: str, stops: Sequence[str]) -> str:
-    """Give the text before the first occurrence of any stop text; empty stop texts count for nothing.
-
-    As lm_eval's `postprocess_generated_text` (lm_eval/models/utils.py), except that white space at the beginning never
-    ends an answer: a base model often starts with a line break.
-    """
+    """Give the text before any stop text, as lm_eval does, but white space that begins an answer never ends it."""
     for stop in filter(None, stops):
         if (at := stop_begins(text, stop)) >= 0:
             text = text[:at]

@@ -95,7 +95,7 @@ def test_axes_that_multiply_to_millions_are_refused_with_the_count(changes, coun
     info = next(one for one in catalogue() if one.name == "long_context")
     start = time.perf_counter()
     problems = []
-    SliceBuilder(spec(name="long_context", **changes), "slices[0]", problems, None, 0, None).check(info, None)
+    SliceBuilder(spec(name="long_context", **changes), "slices[0]", problems, None, 0).check(info, None)
     assert time.perf_counter() - start < 1
     assert any("at most 1,000,000" in one.message for one in problems)
     assert any(count in one.message for one in problems)

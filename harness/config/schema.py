@@ -286,10 +286,7 @@ class Experiment(Strict):
         return (self.baseline, *self.candidates)
 
     def compute_dtype(self, variant: Variant) -> str:
-        """The compute dtype of a variant; ``auto`` if that is left to the device.
-
-        An ``auto`` next to a baseline with a dtype of its own means the baseline's.
-        """
+        """The dtype that a variant computes in: its own, the run's or the baseline's; ``auto``: the device's."""
         common = self.baseline.dtype if self.execution.dtype == "auto" else self.execution.dtype
         return variant.dtype or common or "auto"
 

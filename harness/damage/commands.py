@@ -112,10 +112,7 @@ def mean_scores(run: RunRecord, name: str) -> dict[str, float]:
 def localize(
     run: RunRecord, judgement: Judgement, name: str, *, share: float, minutes: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Search, and write what it came to next to the journal. share: of the candidate's bytes, that may be restored.
-
-    say: called with a sentence for the person who waits. A search that was stopped goes on where it was.
-    """
+    """Search, or go on with a stopped search, and write what it came to. share: of the bytes, that may be restored."""
     variant, places = lost_variant(run, judgement, name)
     chosen = chosen_items(run, name, places)
     from harness.engines.transformers.engine import ENGINE_VERSION  # torch is imported after all that may be refused
@@ -269,11 +266,7 @@ def _changed(variant: Variant, how: str, **more: Any) -> Variant:
 
 
 def held_out(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Variant]) -> tuple[run_plan.Plan, int]:
-    """Plan a run over fresh items of the failing strata; return it, and how many drawn items the run had seen.
-
-    Items are drawn with another seed. Where the same question was asked before, as in a data set of limited size, it
-    is left out. Raises NotComparable if none is left.
-    """
+    """Plan a run over fresh items of the failing strata; return it, and how many were left out as seen before."""
     experiment = _fresh(run, summary, variants)
     made = run_plan.make_plan(experiment, str(run.directory.path / "run.json"), check=False)
     drawn = _failing(made.items, summary)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.config.schema import Thinking
 from harness.damage.search import Measured, layer_of
-from harness.engines.transformers.continuous import Continuous, EngineContext, schedules
+from harness.engines.transformers.continuous import Continuous, schedules
 from harness.engines.transformers.decode import Request
 from harness.engines.transformers.divergence import Recorder, Trace, divergence
 from harness.engines.transformers.engine import HFEngine
@@ -235,9 +235,11 @@ class Hybrid:
 
 def _read_along(engine: HFEngine, items: Sequence[Item], settings: Settings, states: Recorder) -> None:
     """Read each item's prompt with the baseline's answer, and show the states that predict the answer."""
-    context = engine.context
-    known = [(item, answer) for item in items if (answer := states.references.get(item.id))]
-    requests = [_request(context, item, answer) for item, answer in known]
+    context, requests = engine.context, list[Request]()
+    for item in items:
+        if answer := states.references.get(item.id):
+            prompt, draft = tuple(context.texts.prompt(item.prompt)), as_draft(context, answer, item.max_tokens)
+            requests.append(Request(item.id, 0, prompt, item.max_tokens, StopDetector(context.texts, ()), draft))
 
     def observe(request: Request, hidden: Tensor) -> None:
         states.observe(request.item_id, states.references[request.item_id], hidden)
@@ -248,16 +250,8 @@ def _read_along(engine: HFEngine, items: Sequence[Item], settings: Settings, sta
             loop.read(batch, keep=False)
 
 
-def _request(context: EngineContext, item: Item, answer: tuple[int, ...]) -> Request:
-    prompt, draft = tuple(context.texts.prompt(item.prompt)), as_draft(context, answer, item.max_tokens)
-    return Request(item.id, 0, prompt, item.max_tokens, StopDetector(context.texts, ()), draft)
-
-
 def unpacked(module: Any, like: Any) -> torch.nn.Linear | None:
-    """Return a plain layer with the weights that a quantized one unpacks; None if it does more than that.
-
-    The weights are what it answers to unit vectors; that it does no more is tried on random input.
-    """
+    """Return a plain layer with the weights that a quantized one unpacks; None if it does more than that."""
     if type(like) is not torch.nn.Linear or type(module) is torch.nn.Linear:
         return None
     with torch.inference_mode():

@@ -65,10 +65,7 @@ def _grouped(names: Mapping[str, str], level: str, sizes: Sizes) -> list[Group]:
 
 
 def coarse(sizes: Sizes) -> list[Group]:
-    """Return the groups that are asked first: projections, what is in no layer, and layers.
-
-    The last layer comes first: only what is behind a change runs again, so of late layers more are asked in the time.
-    """
+    """Return the groups asked first: projections, the rest, and layers, the last first: behind it little runs again."""
     inside = {name: found for name in sizes if (found := _IN_LAYER.match(name))}
     layers = _grouped({name: f"layer {int(found[1])}" for name, found in inside.items()}, "layer", sizes)
     return [

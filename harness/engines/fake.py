@@ -1,7 +1,4 @@
-"""An engine without a model or torch, for rehearsals: it answers right by what the item's id and the sample say.
-
-A baseline and a candidate are right on the same items, except for the candidate's damage. Tokens are words.
-"""
+"""An engine without a model or torch, for rehearsals: variants are right on the same items, but for the damage."""
 
 import hashlib
 import time

@@ -1,7 +1,4 @@
-"""Runs a command and ends it, with all that it started, when its own standard input closes or the command ends.
-
-A program of its own: whoever starts it holds the other end of its standard input, and may end even by SIGKILL.
-"""
+"""A program of its own that runs a command, and ends all that it started when its standard input closes."""
 
 import contextlib
 import ctypes

@@ -1,7 +1,4 @@
-"""Any lm_eval model as an engine: vLLM, SGLang, an OpenAI-compatible endpoint, or lm_eval's own `hf`.
-
-What it does not tell (tokens, why an answer ended) is worked out from the text if it has a tokenizer, else left out.
-"""
+"""Any lm_eval model as an engine: what it does not tell is worked out from the text by its tokenizer, else left out."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -45,10 +45,7 @@ RECIPES = {name: Recipe(**told) for name, told in _SERVERS.items()}
 
 
 def command_of(spec: EngineSpec, model: str, dtype: str, device: str) -> list[str]:
-    """Return the command of a server without its address. Raises BackendMissing if its program is not there.
-
-    Arguments become flags: ``true`` is a bare flag, ``false`` its ``--no-`` form, a mapping JSON.
-    """
+    """Return the command of a server, but for its address. Raises BackendMissing if its program is not there."""
     recipe = RECIPES[spec.name]
     command = [*_program(spec, recipe), *([recipe.model] if recipe.model else []), model]
     command += [recipe.dtype, dtype] if recipe.dtype else []

@@ -27,10 +27,7 @@ class Engine(Protocol):
         """Say what is loaded."""
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
-        """Yield the responses to one work unit, in any order, `settings.samples` per generated item.
-
-        Raises `harness.errors.NonFinite` with the item's id where logits are NaN or infinite.
-        """
+        """Yield a unit's responses in any order, `settings.samples` per generated item. Raises NonFinite."""
 
     def usage(self) -> Usage:
         """Say what has been spent so far."""

@@ -1,7 +1,4 @@
-"""A server that speaks the OpenAI API as an engine: every answer is checked against what was sent.
-
-A truncated prompt, another template or a server that was replaced ends the run instead of changing a score.
-"""
+"""A server that speaks the OpenAI API as an engine: an answer to anything but what was sent ends the run."""
 
 import asyncio
 import contextlib

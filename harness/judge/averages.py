@@ -53,9 +53,11 @@ def averages(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Averag
 
 def scopes(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Scope, ...]:
     """Return the mean difference of everything, of each slice, of each gating stratum, with errors by clusters."""
-    found, slices = [], by_slice(strata)
-    wanted = [("", "", [*range(len(strata))]), *((name, "", members) for name, members in slices.items())]
-    for name, stratum, members in wanted + [(*one.place, [at]) for at, one in enumerate(strata) if one.gating]:
+    everything = ("", "", [*range(len(strata))])
+    slices = [(name, "", members) for name, members in by_slice(strata).items()]
+    gating = [(*one.place, [at]) for at, one in enumerate(strata) if one.gating]
+    found = []
+    for name, stratum, members in (everything, *slices, *gating):
         rows = columns.of(members[0], members[-1])
         rows = rows.where(rows.answered)
         if rows.item.size:
@@ -110,18 +112,22 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
     places, found = dict.fromkeys(place for own in usable.values() for place in own), list[str]()
     several = len({name for name, _ in places}) > 2  # noqa: PLR2004 - everything, and slices; all is in the only slice
     for place in places:
-        same = {name: own[place] for name, own in usable.items() if place in own}
-        much = {name: one for name, one in same.items() if _gain_p(one, GONE_WRONG_GAIN) < GONE_WRONG_LEVEL}
+        name, stratum = place
+        same = {who: own[place] for who, own in usable.items() if place in own}
+        much = {who: one for who, one in same.items() if _gain_p(one, GONE_WRONG_GAIN) < GONE_WRONG_LEVEL}
         gains = [one.delta for one in same.values()]
         alike = len(gains) == len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)
-        if alike and not place[1] and max(_gain_p(one, 0.0) for one in same.values()) < GONE_WRONG_LEVEL:
+        surely = all(_gain_p(one, 0.0) < GONE_WRONG_LEVEL for one in same.values())
+        if alike and surely and not stratum:
             much = same
-        if much and not (found and (place[1] or not several)):
+        said_before = found and (stratum or not several)
+        if much and not said_before:
             who = "every candidate" if len(much) == len(usable) > 1 else f"the candidate {', '.join(much)}"
-            where = f"in {'/'.join(filter(None, place))}" if place[0] else "over all items"
-            gains = sorted(one.delta for one in much.values())
-            gain = "by " + " to ".join(dict.fromkeys(f"{points(one)} points" for one in (gains[0], gains[-1])))
-            text = f"{who} is better than the baseline {where}, {gain}: a baseline gone wrong rather than a gain"
+            where = f"in {'/'.join(filter(None, place))}" if name else "over all items"
+            gained = [one.delta for one in much.values()]
+            ends = dict.fromkeys(f"{points(one)} points" for one in (min(gained), max(gained)))
+            better = f"{who} is better than the baseline {where}, by {' to '.join(ends)}"
+            text = f"{better}: a baseline gone wrong rather than a gain"
             found.append(f"{text}; {_CHECK}, and that the sides are not swapped")
     z = float(-special.ndtri(rules.policy.alpha))
     for scope in [one for one in next(iter(usable.values()), {}).values() if not one.stratum]:

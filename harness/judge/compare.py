@@ -1,8 +1,4 @@
-"""Two sides of a run become numbers: joined item by item, then stratum by stratum, look by look.
-
-What they come to is said by `harness.judge.gate`. Nothing here depends on the order of items, of files or of
-candidates, nor on what anything is called.
-"""
+"""Two sides become numbers, item by item, stratum by stratum, look by look, whatever their order and their names."""
 
 import math
 from collections import Counter
@@ -149,12 +145,19 @@ def _compare_one(
     columns = replace(columns, stands=np.concatenate(weights))
     worse, better = averages.triage(strata)
     shown, judged = averages.averages(strata, columns), sum(bool(one.looks) for one in strata)
-    hidden = averages.hidden(shown, worse, better, judged, base.rules.policy.margin)
-    means = shown, _cliffs(base, strata, columns), averages.scopes(strata, columns)
-    left, asked = (sum(getattr(one, what) for one in strata) for what in ("unanswered", "asked"))
+    left, asked = sum(one.unanswered for one in strata), sum(one.asked for one in strata)
     said = f"{side.name}: {left} of {asked} items lack an answer on one side or both"
-    notes = (*pairs.notes, said) if left else pairs.notes
-    found = Comparison(side.name, "", strata, None, *means, worse, better, hidden, notes)
+    found = Comparison(
+        name=side.name,
+        strata=strata,
+        averages=shown,
+        cliffs=_cliffs(base, strata, columns),
+        scopes=averages.scopes(strata, columns),
+        worse=worse,
+        better=better,
+        hidden=averages.hidden(shown, worse, better, judged, base.rules.policy.margin),
+        warnings=(*pairs.notes, said) if left else pairs.notes,
+    )
     return with_pooled(found, base.rules, columns) if pooled else found
 
 
@@ -166,10 +169,18 @@ def _columns(base: Index, candidate: Outcomes, pairs: Pairs, until: int | None) 
     if until is not None:
         order = order[look[order] <= until]
     here, there = here[order], there[order]
-    cluster = None if base.cluster is None else base.cluster[here]
-    layer = None if base.layer is None else base.layer[here]
-    told = base.place[here], baseline.score[here], candidate.score[there], look[order]
-    return Columns(here, *told, baseline.weight[here], baseline.chance[here], cluster, np.ones(order.size), layer)
+    return Columns(
+        item=here,
+        place=base.place[here],
+        before=baseline.score[here],
+        after=candidate.score[there],
+        look=look[order],
+        weight=baseline.weight[here],
+        chance=baseline.chance[here],
+        cluster=None if base.cluster is None else base.cluster[here],
+        stands=np.ones(order.size),
+        layer=None if base.layer is None else base.layer[here],
+    )
 
 
 def _unmatched(base: Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:

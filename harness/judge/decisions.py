@@ -52,23 +52,25 @@ def decide(strata: Sequence[StratumNumbers], alpha: float, families: int = 1) ->
                     # One p-value for all looks so far, see `harness.stats.sequential`.
                     p_fail[at] = min(p_fail[at], look_p(look.result.p_fail, look.fractions, look.spending))
         adjusted = _adjusted(strata, family, p_fail, families)
-        done |= {
-            at: Decision(word, look, None, "fail" if word == "fail" else None)
-            for at, look in seen.items()
-            if at not in done and (word := _word(strata[at], look, p_fail[at], adjusted[at], alpha))
-        }
+        for at, look in seen.items():
+            word = None if at in done else _word(strata[at], look, p_fail[at], adjusted[at], alpha)
+            if word is not None:
+                done[at] = Decision(word, look, None, "fail" if word == "fail" else None)
         if any(one.verdict == "fail" and strata[at].gating for at, one in done.items()):
             # The pooled difference decides nothing any more, and stays open for good.
             for at, one in enumerate(strata):
                 if one.pooled and at not in done:
                     done[at] = Decision("inconclusive", seen.get(at), None, "undecided" if at in seen else None)
-    found = [done.get(at) or _open(seen[at], alpha / families / max(len(family), 1)) for at in range(len(strata))]
-    return [
-        replace(one, verdict="no_signal", reason="cache_blind", items_to_decide=None, p_adjusted=p)
-        if numbers.cache_blind and one.verdict in ("pass", "inconclusive")  # which the change cannot reach
-        else replace(one, p_adjusted=p)
-        for numbers, one, p in zip(strata, found, adjusted, strict=True)
-    ]
+    strictest = alpha / families / max(len(family), 1)
+    found = [done.get(at) or _open(seen[at], strictest) for at in range(len(strata))]
+    return [_settled(numbers, one, p) for numbers, one, p in zip(strata, found, adjusted, strict=True)]
+
+
+def _settled(numbers: StratumNumbers, found: Decision, p_adjusted: float | None) -> Decision:
+    """Return a decision with its p-value; no signal in a stratum that the change cannot reach."""
+    if numbers.cache_blind and found.verdict in ("pass", "inconclusive"):
+        found = replace(found, verdict="no_signal", reason="cache_blind", items_to_decide=None)
+    return replace(found, p_adjusted=p_adjusted)
 
 
 def _family(strata: Sequence[StratumNumbers], alpha: float) -> list[int]:
@@ -91,7 +93,8 @@ def _adjusted(
 def _word(one: StratumNumbers, look: Look, p_fail: float, adjusted: float | None, alpha: float) -> Verdict | None:
     if (p_fail if adjusted is None else adjusted) < alpha:
         return "fail"
-    return "pass" if 2 * one.unanswered <= one.asked and _passes(look, look.result, look.worst or look.result) else None
+    half_answered = 2 * one.unanswered <= one.asked
+    return "pass" if half_answered and _passes(look, look.result, look.worst or look.result) else None
 
 
 def _passes(look: Look, *results: PairedResult) -> bool:
@@ -141,7 +144,8 @@ def reason_text(numbers: StratumNumbers, decision: Decision) -> str:  # noqa: PL
     more, margin = decision.items_to_decide, f"{100.0 * numbers.margin:.3g}"
     match decision.reason, decision.look:
         case "fail", Look(result=result):
-            moved = f"{result.lost} lost, {result.gained} gained of {result.n}{' in layers' if numbers.layers else ''}"
+            layered = " in layers" if numbers.layers else ""
+            moved = f"{result.lost} lost, {result.gained} gained of {result.n}{layered}"
             return f"{points(result.delta)} points against a margin of {margin}: {moved}"
         case "undecided", Look(result=result):
             limits = f"{points(result.low)} points to {points(result.high)} points around a margin of {margin}"

@@ -217,11 +217,7 @@ def _telling(run: RunRecord, name: str) -> dict[tuple[str, int], object]:
 
 
 def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_identical: bool = False) -> Judgement:
-    """Compare and gate a finished run, under its own policy or under one with some of it changed.
-
-    allow_identical: whether a candidate may be the baseline itself; otherwise it is not judged. Raises Incomplete,
-    NotComparable, also if no candidate is left.
-    """
+    """Compare and gate a finished run, perhaps under a changed policy. Raises Incomplete, NotComparable."""
     refused = _check_sides(run, allow_identical=allow_identical)
     blind, layers, left_out = not_asked(run), layers_of(run), unasked(run)
     _check_complete(run, left_out)

@@ -1,8 +1,4 @@
-"""What one variant scored, item by item, as columns: the input of every comparison. And which item is which.
-
-Two sides are joined by id and by what was asked: what does not match is counted and named, and a join that loses too
-much is refused.
-"""
+"""What one variant scored, item by item, as columns, and how two sides are joined: by id and by what was asked."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
 """What a baseline's own answers say of a stratum before any candidate is asked, and who is asked what because of it.
 
-Damage could not be seen at chance level (the baseline has nothing to lose), with too few items that it gets right (even
-if all were lost, no loss would be shown), and at a ceiling without margin (only gross damage would flip a choice). If
-nearly all answers are empty, cut or unreadable, they say how the model was asked, not what it can do.
-
 Strata without signal may be left out for all but the baseline (``execution.skip_blind``), and the control may be asked
 a share of the items (``execution.control: 0.25``): pure functions of the config, the items and the baseline's answers,
 so that the runner and the judge come to the same items.
@@ -65,11 +61,7 @@ def signals(
     rules: Rules,
     unusable: Mapping[Place, str] | None = None,
 ) -> list[Signal]:
-    """Look at every stratum, in the order of the items.
-
-    scores: item id to mean score in [0, 1], NaN if unanswered. probabilities: item id to the probability of its
-    right choice. unusable: what `unusable_strata` found. Raises StatisticsError.
-    """
+    """Look at every stratum, in the order of the items; unusable: see `unusable_strata`. Raises StatisticsError."""
     found = []
     for place, members in by_stratum(items).items():
         answered, own, sources, chance = _columns(members, scores)

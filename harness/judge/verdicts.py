@@ -1,7 +1,4 @@
-"""The judgement as data: what `compare --json` prints, what comparisons.json holds, what every report reads.
-
-Deltas and margins are proportions (0.02 is two points), negative is worse; what could not be computed is None.
-"""
+"""The judgement as data, for JSON and every report: proportions, negative is worse; None if not computed."""
 
 from __future__ import annotations
 

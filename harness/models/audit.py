@@ -174,10 +174,7 @@ def _decompressed(model: Any, quantized: int, weights: int, stored: int, more: i
 
 
 def run_once(model: Any, what: str) -> tuple[str, int]:
-    """Ask a model for one answer; give the dtype of what enters its linear modules and the rows of its head.
-
-    Raises `ModelError` if it cannot run or its answer shows damage: better now than hours into a run.
-    """
+    """Ask a model for one answer; give the dtype that enters its linear modules, and its head's rows."""
     seen: set[str] = set()
 
     def look(_module: Any, arguments: tuple[Any, ...]) -> None:

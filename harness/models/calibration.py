@@ -1,7 +1,4 @@
-"""Calibration sets: the texts that GPTQ and AWQ look at while they quantize, and whether evaluation has seen them.
-
-A checkpoint that was calibrated on the items it is judged by is flattered, so it keeps fingerprints of the texts.
-"""
+"""The texts that GPTQ and AWQ look at while they quantize, and whether evaluation, then flattered, has seen them."""
 
 import hashlib
 import json

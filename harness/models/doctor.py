@@ -58,10 +58,7 @@ class Report:
 def examine(
     device: str = "auto", *, prove: Collection[str] = (), progress: Callable[[str], None] = lambda _: None
 ) -> Report:
-    """Examine the machine as `device` sees it (``auto``: the first CUDA device, else the CPU).
-
-    prove: those of these methods that should work run a tiny model, with a sentence for `progress` before each.
-    """
+    """Examine the machine as `device` sees it (``auto``: CUDA, else the CPU); methods to `prove` run a tiny model."""
     torch: Any = importlib.import_module("torch") if installed_version("torch") else None
     if device == "auto":
         device = "cuda" if torch and torch.cuda.is_available() else "cpu"

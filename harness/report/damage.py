@@ -1,7 +1,4 @@
-"""The page of a damage search: a map of layers and modules, bytes against lost items, and the proof on held-out items.
-
-Reads the JSON that `harness.damage` writes and computes no figure.
-"""
+"""The page of a damage search, from what `harness.damage` wrote: a map, bytes against lost items, the proof."""
 
 import re
 from collections.abc import Mapping

@@ -1,7 +1,4 @@
-"""What a report shows besides the judgement: costs, proofs, flips, where it all came from.
-
-All of it may be missing, as in `compare` on files that others wrote. A section without evidence is left out or says so.
-"""
+"""What a report shows besides the judgement: costs, proofs, flips, where it all came from. Any of it may be missing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -27,10 +27,7 @@ _LINES, _LINE = _Table({ord("\n"): "\n", ord("\t"): "\t"}), _Table({ord(char): r
 
 
 def visible(text: str) -> str:
-    r"""Show every acting character as an escape (``\x1b``, ``\u202e``); new lines and tabs stay.
-
-    A carriage return before a new line is dropped, as it only says which system wrote the text.
-    """
+    r"""Show every acting character as an escape (``\x1b``); new lines and tabs stay, and ``\r\n`` is one."""
     return text if text.isprintable() else text.replace("\r\n", "\n").translate(_LINES)
 
 

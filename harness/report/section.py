@@ -1,7 +1,4 @@
-"""A section of a report as data: filled once from a judgement, rendered by every format: for people and for programs.
-
-Cells hold text as it came; whoever writes it out sanitizes it.
-"""
+"""A section of a report as data, for every format. Cells hold text as it came: whoever writes it sanitizes it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

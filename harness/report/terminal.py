@@ -157,12 +157,9 @@ class Pen:
         padding = (0, self._padding(section), 0, 0)
         table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False, show_header=header)
         for at, width in widths.items():
-            column, right = section.columns[at], section.columns[at].kind == "number"
-            whole, name, fixed = (
-                right and not column.minor,
-                self._name(column.heading),
-                width if section.grouped else None,
-            )
+            column, fixed = section.columns[at], width if section.grouped else None
+            right, name = column.kind == "number", self._name(column.heading)
+            whole = right and not column.minor
             table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold", width=fixed)
         return table
 

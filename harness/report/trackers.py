@@ -1,7 +1,4 @@
-"""Sends a judged run to an experiment tracker: figures, settings, tables and the page. Only to those that are named.
-
-A tracker is a function in `TRACKERS`; its package is imported when a run is sent, and is no dependency.
-"""
+"""Sends a judged run to the experiment trackers that are named; their packages are no dependencies."""
 
 import contextlib
 import os

@@ -1,7 +1,4 @@
-"""The sentences and numbers of every report, worded once. A missing figure reads ``-``, never zero.
-
-Results may hold names from outside; whoever writes them out sanitizes them.
-"""
+"""The sentences and numbers of every report, not yet sanitized. A missing figure reads ``-``, never zero."""
 
 import math
 import tomllib

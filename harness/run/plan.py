@@ -1,7 +1,4 @@
-"""Everything that is decided before a model is loaded: items, units, power, where the models lie, what is traced.
-
-The same config gives the same plan, on every machine that has the same data. It runs nothing and asks no server.
-"""
+"""What is decided before a model is loaded, by config and data alone: items, units, power, paths, traces."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -197,10 +194,7 @@ def _check_choices(experiment: Experiment, items: Sequence[Item], source: str) -
 
 
 def files_of(variant: Variant, baseline: Path | None) -> Path:
-    """Find a variant's checkpoint or GGUF file, or, of a model elsewhere, the `baseline`'s or a tokenizer.
-
-    Raises ModelError, NoSuchModel.
-    """
+    """Find a variant's files; of a model elsewhere, the `baseline`'s or a tokenizer. Raises ModelError."""
     local = Path(variant.model).expanduser()
     if variant.engine.name == "llama-cpp":
         if local.suffix != ".gguf" or not local.is_file():

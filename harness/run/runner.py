@@ -1,7 +1,4 @@
-"""Runs an experiment: baseline, control and candidates, one process each, into a run directory that survives any kill.
-
-The only writer of answers. It keeps one unit at a worker and one waiting, so that the device never waits.
-"""
+"""Runs an experiment, one process per variant, into a directory that survives any kill. The only writer of answers."""
 
 from __future__ import annotations
 

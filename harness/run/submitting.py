@@ -1,7 +1,4 @@
-"""Writes the jobs that run an experiment on a cluster: batch scripts for Slurm, a manifest for Kubernetes.
-
-Slurm's scripts put a shard back that was stopped by its time limit after progress, or waits for shards without a GPU.
-"""
+"""Writes the jobs that run an experiment on a cluster: batch scripts for Slurm, a manifest for Kubernetes."""
 
 import hashlib
 import math

@@ -175,10 +175,7 @@ def _joint(design: Design, sizes: Sequence[int]) -> tuple[float, float]:
 
 
 def route(design: Design, power: float = 0.8) -> Route | None:
-    """Return what a design takes to pass an unchanged candidate with a chance of `power`; None if nothing would do.
-
-    Without a pooled margin each stratum gets the items that its margin needs; with one, all get as many.
-    """
+    """Return what a design takes to pass an unchanged candidate with a chance of `power`; None if nothing would do."""
     count = len(design.margins)
 
     def items(margin: float) -> int:  # 0 if no number would do

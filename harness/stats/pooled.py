@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import scipy
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from harness.errors import StatisticsError
 from harness.stats.binary import EDGE, Tail, check_alpha, check_margin, mcnemar_midp
 from harness.stats.stratum import PairedResult
-from harness.stats.units import EffectiveCounts, Shared
-
-Floats = NDArray[np.float64]
+from harness.stats.units import EffectiveCounts, Floats, Shared
 
 
 def _variance(lost: Floats, gained: Floats, n: Floats, delta: Floats) -> tuple[Floats, Floats]:

@@ -1,7 +1,4 @@
-"""Means and ratios of totals over the same items, with errors that heed shared sources.
-
-A source is what may be called independent: an item, or all items of one text, problem or translation.
-"""
+"""Means and ratios of totals, with errors that heed shared sources: an item, or all items of one text or problem."""
 
 import math
 from collections.abc import Sequence

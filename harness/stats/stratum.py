@@ -63,11 +63,7 @@ class PairedResult:
 
 @functools.lru_cache(maxsize=4096, typed=True)  # many small strata have the same counts
 def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: float) -> PairedResult:
-    """Judge a stratum of independent right-or-wrong items by its counts alone.
-
-    lost, gained, n: items. margin: largest tolerated drop, in [0, 1). alpha: each side's error rate, in (0, 0.5).
-    Raises StatisticsError.
-    """
+    """Judge a stratum of independent right-or-wrong items by its counts alone. Raises StatisticsError."""
     check_counts(lost, gained, n)
     check_margin(margin)
     check_alpha(alpha)
@@ -136,10 +132,7 @@ def can_ever_pass(n: int, margin: float, alpha: float = 0.05, *, clusters: int |
 
 
 def smallest_that_can_pass(margin: float, alpha: float = 0.05, *, per_source: int = 1) -> int:
-    """The fewest sources, of `per_source` items each, with which `can_ever_pass`; 1 item per source counts items.
-
-    Raises StatisticsError on a bad margin or alpha, and on a margin so small that nothing can show it.
-    """
+    """The fewest sources, of `per_source` items each, with which `can_ever_pass`. Raises StatisticsError if none do."""
     found = first_number(lambda sources: can_ever_pass(sources * per_source, margin, alpha, clusters=sources))
     if found is None:
         raise StatisticsError(f"No number of items that a run could ask passes a margin of {margin}. Raise the margin.")

@@ -1,7 +1,4 @@
-"""Divergence in a run directory: where traces and measured divergences are stored, and which are missing.
-
-A unit's traces hold hidden states and token ids until the run is complete; a variant keeps a line of results per unit.
-"""
+"""Divergence in a run directory: traces until the run is complete, and of each variant a line of results per unit."""
 
 import contextlib
 import shutil

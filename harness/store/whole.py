@@ -1,7 +1,4 @@
-"""Whether a run is whole and itself: what must hold of its files before anything may be judged from them.
-
-Digests leave texts out, so that a run whose texts were erased stays itself. They find edits, but no forger.
-"""
+"""Whether a run is whole and itself, by digests without texts, which may be erased: they find edits, but no forger."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

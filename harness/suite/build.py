@@ -1,7 +1,4 @@
-"""One slice of a config to its items: which tasks, what to ask of their generators, what came, into which strata.
-
-Whatever is wrong becomes a Problem with its path; what the slice's description tells is found before anything is made.
-"""
+"""One slice of a config to its items; whatever is wrong with it becomes a Problem with its path."""
 
 import math
 from collections import Counter, defaultdict
@@ -28,11 +25,8 @@ TASK = "task"  # the axis that every slice has: which of its tasks made the item
 class SliceBuilder:
     """Makes the items of one slice, and says what is wrong with it."""
 
-    def __init__(
-        self, spec: SliceSpec, place: str, problems: list[Problem], how: Prompting, seed: int, limit: int | None
-    ) -> None:
+    def __init__(self, spec: SliceSpec, place: str, problems: list[Problem], how: Prompting, seed: int) -> None:
         self.spec, self.place, self.problems, self.how, self.seed = spec, place, problems, how, seed
-        self.count = spec.items if limit is None else min(spec.items, limit)
         self.options = {name: value for name, value in spec.options.items() if name not in OWN_OPTIONS}
         self.axes = {axis: [level_text(level) for level in levels] for axis, levels in spec.axes.items()}
         self.split_by = tuple(axis for axis in spec.split_by or () if axis != TASK)
@@ -123,7 +117,7 @@ class SliceBuilder:
             else:
                 items += self._own_task(info, note)
         if items and all(note.at_most for note in having):  # a file's lines, of which there may be too few
-            self._check_levels(items, self.axes if len(items) < self.count else self.split_by)
+            self._check_levels(items, self.axes if len(items) < self.spec.items else self.split_by)
         if not items and len(self.problems) == before:
             self.say(".axes" if spec.axes else "", f"{info.name} has nothing to ask on these levels")
         return items
@@ -131,7 +125,7 @@ class SliceBuilder:
     def _own_task(self, info: SliceInfo, note: TaskInfo) -> list[Item]:
         spec, how = self.spec, self.how
         split_by = note.split_by if spec.split_by is None else self.split_by
-        metadata = {"seed": self.seed, "items": self.count, "axes": self.axes, "split_by": list(split_by)}
+        metadata = {"seed": self.seed, "items": self.spec.items, "axes": self.axes, "split_by": list(split_by)}
         metadata |= {"tokenizer": how.tokenizer, "chat_template": how.template, "system": how.system, "chat": how.chat}
         metadata |= {"tools_apart": True} if how.tools_apart else {}
         metadata |= {} if spec.data_dir is None else {"data_dir": spec.data_dir}
@@ -178,9 +172,9 @@ class SliceBuilder:
         """Say which strata came with fewer items than were asked for, and which levels not at all."""
         self._check_levels(placed, split_by)
         for stratum, count in Counter(stratum_of(one.levels, split_by) for one in placed).items():
-            if count < self.count:
-                text = f"the stratum {stratum!r} has only {count} items, {self.count} are asked for: ask for at most"
-                self.say(".items", f"{text} {count}, or leave its level out with axes")
+            if count < self.spec.items:
+                text = f"the stratum {stratum!r} has only {count} items, {self.spec.items} are asked for"
+                self.say(".items", f"{text}: ask for at most {count}, or leave its level out with axes")
 
     def _items(self, task: Any, asked: Sequence[Placed], kept: Iterable[Placed], split_by: Sequence[str]) -> list[Item]:
         """Build the prompts of all documents that are asked of lm_eval, in order, and keep some of the items."""
@@ -225,7 +219,7 @@ class SliceBuilder:
         self._check_levels(fitting, self.axes if name == self.spec.name else ())
         for one in sorted(fitting, key=lambda one: hash_order(str(one.number), self.seed, name)):
             counts[stratum := stratum_of(one.levels, split_by)] += 1
-            placed += [one] if counts[stratum] <= self.count else []
+            placed += [one] if counts[stratum] <= self.spec.items else []
         placed.sort(key=lambda one: one.number)
         self._check_counts(placed, split_by)
         try:  # lm_eval draws the examples of one prompt after those of the last: with examples, all prompts are built

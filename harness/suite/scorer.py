@@ -1,8 +1,4 @@
-"""Slices: from a config to the items to ask, and from an answer back to its score.
-
-`load_items` builds the tasks and their prompts exactly as lm_eval would; `Scorer` runs each task's own filters and
-`process_results` on what was answered, so a score here is the score that lm_eval prints.
-"""
+"""From a config to the items to ask, with lm_eval's prompts, and from an answer to the score that lm_eval prints."""
 
 import re
 from collections import Counter, defaultdict
@@ -10,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from harness.config.fields import suggestion
 from harness.config.schema import Experiment, Sampling, Thinking
 from harness.errors import ConfigError, Problem, UsageError
 from harness.records import ChoiceLogprobs, Generation, Item, Response
@@ -38,31 +32,14 @@ class Score(NamedTuple):
 
 
 def load_items(
-    experiment: Experiment,
-    tokenizer: Any,
-    only: Sequence[str] = (),
-    limit: int | None = None,
-    *,
-    context_limit: int | None = None,
-    source: str = "config",
+    experiment: Experiment, tokenizer: Any, *, context_limit: int | None = None, source: str = "config"
 ) -> list[Item]:
-    """Give all items of the experiment's slices, in the config's order.
-
-    `only` keeps the slices whose key, or whose ``slice/stratum``, fits one of these patterns; `limit` is the most items
-    per stratum; `context_limit` the model's limit in tokens. Raises ConfigError with every problem.
-    """
+    """Give the items of all slices, in the config's order. Raises ConfigError with every problem."""
     how = prompting(tokenizer, experiment.sampling, tools_apart=experiment.baseline.engine.tools)
     problems = _template_problems(experiment.sampling, tokenizer, used=how.template)
-    keys = [spec.key for spec in experiment.slices]
-    patterns = {one: one.partition("/")[0] for one in only}
-    for one, pattern in patterns.items():
-        if not any(fnmatchcase(key, pattern) for key in keys):
-            raise UsageError(f"--only {one}: no such slice in this config.{suggestion(one, keys)}")
     items: list[Item] = []
     for index, spec in enumerate(experiment.slices):
-        if not only or any(fnmatchcase(spec.key, pattern) for pattern in patterns.values()):
-            builder = SliceBuilder(spec, f"slices[{index}]", problems, how, experiment.seed, limit)
-            items += builder.build(context_limit)
+        items += SliceBuilder(spec, f"slices[{index}]", problems, how, experiment.seed).build(context_limit)
     owner: dict[str, str] = {}  # answers are kept by item, so each may stand in one slice only
     shared = Counter((owner.setdefault(item.id, item.slice), item.slice) for item in items)
     for (one, other), count in shared.items():
@@ -71,8 +48,7 @@ def load_items(
             problems.append(Problem("slices", text))
     if problems:
         raise ConfigError(source, problems)
-    named = {item.id: (item.slice, f"{item.slice}/{item.stratum}") for item in items}
-    return [item for item in items if not only or any(fnmatchcase(key, one) for key in named[item.id] for one in only)]
+    return items
 
 
 def _template_problems(sampling: Sampling, tokenizer: Any, *, used: bool) -> list[Problem]:
@@ -93,10 +69,7 @@ class Scorer:
     """Scores answers as lm_eval does. Made from the items alone: neither hub nor generator is needed."""
 
     def __init__(self, items: Sequence[Item], *, allow_code: bool = False, thinking: Thinking = "auto") -> None:
-        """Take the items whose answers will come, and which blocks of an answer are not scored (`thinking`).
-
-        Raises UsageError where scoring would run what a model wrote and `allow_code` does not say that it may.
-        """
+        """Take the items whose answers will come. Raises UsageError if scoring would run code that may not run."""
         refuse_code(items, allowed=allow_code)
         self._thinking = thinking
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sandbox")  # no thread before the first execution

@@ -12,7 +12,7 @@ import conftest
 import pytest
 import yaml
 
-from harness.config.loading import load, parse
+from harness.config.loading import load, parse, with_overrides
 from harness.config.resources import configs_dir
 from harness.errors import ConfigError, UsageError
 from harness.records import Generation
@@ -104,22 +104,21 @@ def test_every_gating_stratum_of_a_shipped_config_can_pass(tokenizer, name):
     check_power(config, power_table(config, load_items(config, tokenizer)), name)
 
 
-def test_limit_keeps_the_first_of_each_stratum(tokenizer):
-    """With a limit of two, each stratum has two items, and they are those of the whole run."""
+def test_a_limit_keeps_the_first_of_each_stratum(tokenizer):
+    """With a limit of two (`--limit`), each stratum has two items, and they are those of the whole run."""
     whole = {item.id: item for item in load_items(experiment(LOOKUP), tokenizer)}
-    few = load_items(experiment(LOOKUP), tokenizer, limit=2)
+    few = load_items(with_overrides(experiment(LOOKUP), "config", limit=2), tokenizer)
     assert set(Counter(item.stratum for item in few).values()) == {2}
     assert all(whole[item.id] == item for item in few)
 
 
-def test_only_chooses_slices_and_strata(tokenizer):
-    """`only` takes a slice by its key and a stratum by a pattern; what fits nothing is refused with a suggestion."""
+def test_only_the_chosen_slices_are_made(tokenizer):
+    """`--only` takes a slice by its key; what fits nothing is refused with a suggestion."""
     config = experiment(LOOKUP, {"name": "typical", "tasks": ["quantcliff_additions"], "items": 2})
-    assert {item.slice for item in load_items(config, tokenizer, only=["typical"])} == {"typical"}
-    some = load_items(config, tokenizer, only=["long_context/*keys=12,answer=present"])
-    assert {item.stratum for item in some} == {"task=lookup,keys=12,answer=present"}
-    with pytest.raises(UsageError, match="Did you mean 'typical'"):
-        load_items(config, tokenizer, only=["typicl"])
+    chosen = with_overrides(config, "config", only=("typical",))
+    assert {item.slice for item in load_items(chosen, tokenizer)} == {"typical"}
+    with pytest.raises(ConfigError, match="Did you mean 'typical'"):
+        with_overrides(config, "config", only=("typicl",))
 
 
 def test_items_are_ready_to_ask(tokenizer):
@@ -282,7 +281,7 @@ def test_shipped_configs_ask_for_what_is_there(config, tokenizer, tmp_path, monk
     if any(spec.data_dir for spec in experiment.slices):
         (tmp_path / "data").symlink_to(request.getfixturevalue("shared_data"))
     monkeypatch.chdir(tmp_path)
-    items = load_items(experiment, tokenizer, limit=1)
+    items = load_items(with_overrides(experiment, config, limit=1), tokenizer)
     assert {item.slice for item in items} == {spec.key for spec in experiment.slices}
 
 

@@ -1,7 +1,4 @@
-"""Preallocated caches in which answers grow a token a step: rows begin and end independently.
-
-A row of a `SlotCache` is an answer; one of a `PrefixTreeCache` a text with the tree of prompts and answers behind it.
-"""
+"""Preallocated caches in which answers grow a token a step: a row is an answer, or a text with its tree of answers."""
 
 import contextlib
 from collections.abc import Callable

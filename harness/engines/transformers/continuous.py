@@ -1,8 +1,4 @@
-"""Continuous batching: which requests are answered together, and the loop in which their answers grow.
-
-That depends on requests and budget alone, so the same requests are always read in the same passes. docs/engine.md has
-the steps of the loop. A draft is what another variant answered.
-"""
+"""Continuous batching: what is answered together, by requests and budget alone, and the loop (docs/engine.md)."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,10 +100,7 @@ def schedules(context: EngineContext, requests: Sequence[Request], budget: Budge
 
 
 def _slots(requests: int, rows: int, room: int) -> int:
-    """Return how many answers grow at a time: `room`, or up to a quarter more if that saves a round.
-
-    A round of few answers takes as many steps as a full one, and each step reads all weights.
-    """
+    """Return how many answers grow at a time: `room`, or up to a quarter more if that saves a whole round."""
     slots = max(1, min(requests, rows, room))
     rounds = -(-requests // slots)
     fewer = -(-requests // max(1, rounds - 1))

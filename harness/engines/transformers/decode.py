@@ -88,10 +88,7 @@ def decode_batch(model: LanguageModel, requests: list[Request], settings: Settin
 
 
 class Batch:
-    """Prompts that are read together and grow by a token each at every step, to at most `length` tokens.
-
-    Rows are filled up on the left, so that sliding windows see neighbours; without a padded path they are equally long.
-    """
+    """Prompts that are read together, filled up on the left, and grow by a token a step, to at most `length` tokens."""
 
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], pad: int, length: int) -> None:
         longest = max(map(len, prompts))
@@ -189,10 +186,7 @@ def philox(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Te
 
 
 def gumbel(keys: Tensor, vocabulary: int) -> Tensor:
-    """Return standard Gumbel noise for every token of the vocabulary, float32 [rows, vocabulary], by keys [rows, 5].
-
-    Logarithms in float64 may differ in their last bit between devices; rounded to float32 they do not.
-    """
+    """Return Gumbel noise, float32 [rows, vocabulary], by keys [rows, 5]: rounded, it is the same on all devices."""
     blocks = torch.arange(-(-vocabulary // 4), device=keys.device).expand(len(keys), -1)
     low, high, third, fourth, position = keys[:, :, None].unbind(1)
     wide = [word.expand_as(blocks) for word in (position, third, fourth)]

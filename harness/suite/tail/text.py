@@ -1,7 +1,4 @@
-"""Signs that the text of an answer, or of the thought before it, shows by itself: nothing said, a loop, a refusal.
-
-`harness.suite.toolkit.thinking.split` tells the thought from the answer; its length is a quantity, not a sign.
-"""
+"""Signs that the text of an answer, or of the thought before it, shows by itself: nothing said, a loop, a refusal."""
 
 import re
 import zlib
