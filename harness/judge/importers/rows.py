@@ -203,8 +203,7 @@ class Rows:
                 text = f"{len(mixed)} items have several scores ({listed(mixed)}): an item has one score"
                 advice = "If these are several answers to it, ask for their mean (--repeats mean)"
                 raise NotComparable(f"{self.source}: {text}. {advice}")
-            text = "given more than once, with one score, and counted once"
-            self.notes.append(f"{self.source}: {text}: {listed(several)}")
+            self.notes.append(f"{self.source}: given more than once, with one score, counted once: {listed(several)}")
         counts = {(facts[0][rows[0]], len(rows)) for rows in rows_of.values()} if mean else set()  # by slice
         for code, count in sorted(counts):
             what = f"the number of scores of an item of {Labels.of(self.slices).names[code]}"

@@ -1,7 +1,4 @@
-"""Plain tables: CSV, TSV, JSON Lines or Parquet with a column for the item, one for the score, and any others.
-
-CSV and Parquet are read by pyarrow; the csv module checks a CSV that has quotes, and names the line of a fault.
-"""
+"""Plain tables: CSV, TSV, JSON Lines or Parquet with a column for the item, one for the score, and any others."""
 
 import csv
 import re
@@ -18,7 +15,7 @@ from numpy.typing import NDArray
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import first_object, json_objects, not_utf8
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, dig
-from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint
+from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
 from harness.suite.chance import guessing
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
@@ -31,8 +28,8 @@ _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _ASKED = _QUESTION | {"target", "gold", "reference"}
 _BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
-_HOW = r"(?i)(n|num)?_?(few)?_?shots?|temperature|max_(\w+_)?tok(en)?s|(\w+_)?template(_version)?|system_prompt"
-_HOW += r"|(prompt|task|dataset)_(version|revision)|dataset(_name)?|(judge|grader)(_model)?"  # of all questions
+_HOW = Path(__file__).with_name("how_asked.txt").read_text("utf-8")  # a pattern of names that say how it was asked
+_MOST = dict.fromkeys(("judge", "grader", "metric", "scorer"), 1)  # values, as these may say how an item did; else 9
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
@@ -82,7 +79,8 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     rows.weights = numbers(options.weight) if options.weight else None
     if right and options.chance is None:
         rows.chances = _guesses(rows.slices, columns[right[0]].labels())
-    rows.settings = {one: told[0] for one in how if len(told := columns[one].labels().names) == 1}
+    few = {one: own for one in how if len(own := {*columns[one].labels().names}) <= _MOST.get(one.lower(), 9)}
+    rows.settings = {one: listed(own - {"none"} or own, 9) for one, own in few.items()}
     rows.said = partial(_answers, path, options)
     return rows.outcomes(name)
 
