@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import first_object, json_objects, not_utf8
+from harness.judge.importers.json_text import first_objects, json_objects, not_utf8
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, dig
 from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
 from harness.suite.chance import guessing
@@ -97,7 +97,7 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     known = [one for one in _header(path) if one not in used and not _MEASURED.search(one)]
     texts = set() if _QUESTION.isdisjoint(known) and options.prompt is None else {"text", "content", "message"}
     wanted = [one for one in known if _ANSWER.search(one) or one in texts]
-    items, *answers = _columns(path, [options.item or "item", *wanted]) if wanted else [_Column([])]
+    items, *answers = _columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [_Column([])]
     ids, found = _items(items, path), defaultdict[str, set[Said]](set)
     for column, one in zip(wanted, (cell.labels() for cell in answers), strict=True):
         for at, item in enumerate(ids) if len(one.names) > 1 else ():  # one value says nothing of who answered
@@ -135,7 +135,7 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
 
 def _header(path: Path) -> list[str]:
     if path.suffix.lower() in JSON_LINES:
-        return list(first_object(path))
+        return list(first_objects(path))
     return list(_parquet(path).column_names if path.suffix.lower() in PARQUET else next(_csv_rows(path)))
 
 
