@@ -90,12 +90,12 @@ def format_of(path: Path, options: ImportOptions | None = None) -> Format:
 def _of_directory(path: Path) -> Format:
     if (path / "run.json").is_file():
         raise UsageError(f"{path}: is a run of quantcliff, with both sides: `quantcliff compare {path}` judges it")
-    if sample_files(path):
-        return "lm_eval"
-    if detail_files(path):
-        return "lighteval"
-    if nel_bundles(path):
-        return "nel"
+    own: dict[Format, Callable[..., object]] = {"lm_eval": sample_files, "lighteval": detail_files, "nel": nel_bundles}
+    found = [one for one, files in own.items() if files(path)]
+    if len(found) + any(path.rglob("*.eval")) > 1:
+        raise UsageError(f"{path}: holds results of several tools, and only {found[0]}'s would count: give each apart")
+    if found:
+        return found[0]
     if any(path.rglob("results_*.json")):
         raise UsageError(f"{path}: holds lm_eval's averages alone: run it again with --log_samples")
     if log_files(path):
