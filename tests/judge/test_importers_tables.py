@@ -502,3 +502,15 @@ def test_rows_of_a_table_that_were_asked_otherwise_are_seen(tmp_path, column, va
         rows = [{"item": at, "score": float(at % 50 > 0), column: told[at % 2]} for at in range(500)]
         WRITERS["jsonl"](tmp_path / f"{side}.jsonl", rows)
     assert compared(tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--allow-identical") == code
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "code"),
+    [("model", ("int4", "bf16"), 2), ("Checkpoint", ("b", "a"), 2), ("model", ("int4", None), 0), ("model", "ii", 0)],
+)
+def test_a_table_of_several_models_is_refused(tmp_path, column, values, code):
+    """Where two files were put together, a part of the candidate's rows may be the baseline's."""
+    for side, told in zip("ab", (("bf16", "bf16"), values), strict=True):
+        rows = [{"item": at, "score": float(at % 50 > 0), column: told[at % 2]} for at in range(500)]
+        _csv(tmp_path / f"{side}.csv", rows)
+    assert compared(tmp_path / "a.csv", tmp_path / "b.csv", "--allow-identical") == code

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import first_objects, json_objects, not_utf8
-from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, dig
+from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, check_one_model, dig
 from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
 from harness.suite.chance import guessing
 
@@ -29,7 +29,8 @@ _ASKED = _QUESTION | {"target", "gold", "reference"}
 _BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
 _HOW = Path(__file__).with_name("how_asked.txt").read_text("utf-8")  # a pattern of names that say how it was asked
-_MOST = dict.fromkeys(("judge", "grader", "metric", "scorer"), 1)  # values, as these may say how an item did; else 9
+_MADE = dict.fromkeys(("model", "model_name", "model_id", "checkpoint", "quantization"), 0)
+_MOST = _MADE | dict.fromkeys(("judge", "grader", "metric", "scorer"), 1)  # values; may be a verdict; else 9
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
@@ -61,9 +62,8 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     named = (item, score, options.slice, options.prompt, options.weight, *options.fields)
     known = _header(path)
     right = [one for one in known if one.lower() in _RIGHT and one != score and known.count(one) == 1][:1]
-    # The item comes first: the one column whose values all differ, which are not worth coding.
     how = [one for one in known if re.fullmatch(_HOW, one) and one not in named and known.count(one) == 1]
-    wanted = list(dict.fromkeys(one for one in (*named, *right, *how) if one is not None))
+    wanted = list(dict.fromkeys(one for one in (*named, *right, *how) if one is not None))  # the item, uncoded, first
     columns = dict(zip(wanted, _columns(path, wanted, optional=right + how), strict=True))
     items = _items(columns[item], path)
 
@@ -79,8 +79,9 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     rows.weights = numbers(options.weight) if options.weight else None
     if right and options.chance is None:
         rows.chances = _guesses(rows.slices, columns[right[0]].labels())
-    few = {one: own for one in how if len(own := {*columns[one].labels().names}) <= _MOST.get(one.lower(), 9)}
-    rows.settings = {one: listed(own - {"none"} or own, 9) for one, own in few.items()}
+    told = {one: {*columns[one].labels().names} - {"none"} for one in how}
+    check_one_model(path, ({key: one} for key, own in told.items() if key.lower() in _MADE for one in own))
+    rows.settings = {one: listed(own, 9) for one, own in told.items() if len(own) <= _MOST.get(one.lower(), 9)}
     rows.said = partial(_answers, path, options)
     return rows.outcomes(name)
 
