@@ -436,3 +436,12 @@ def test_answers_that_are_scored_by_other_rules_are_not_compared(tmp_path, chang
         (folder / f"results_{DATE}.json").write_text(json.dumps({"configs": {"jars": config}}))
         sides.append(folder)
     assert compared(*sides) == code
+
+
+def test_a_later_summary_says_nothing_of_older_samples(tmp_path):
+    """A task that was edited and run again without --log_samples: what is there was scored before."""
+    for name, right, rules in (("a", 100, {DATE: 1, DATE.replace("-03-", "-04-"): 2}), ("b", 101, {DATE: 2})):
+        samples_of(tmp_path / name, "jars", [lm_eval_sample(at, float(at < right)) for at in range(101)])
+        for date, version in rules.items():
+            (tmp_path / name / f"results_{date}.json").write_text(json.dumps({"versions": {"jars": version}}))
+    assert compared(tmp_path / "a", tmp_path / "b") == 4

@@ -142,8 +142,7 @@ def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[An
 
 def _model(file: Path) -> tuple[dict[str, str], dict[str, str], dict[str, int | None]]:
     """Return what a sample file's model is, its limits, and the documents of each task, by the summary of its run."""
-    found = _NAME.fullmatch(file.name)
-    beside = [one for one in _summaries(file) if found and one.stem.endswith(f"_{found['date']}")]
+    beside = [one for one in _summaries(file) if one.stem.rpartition("_")[2] == file.stem.rpartition("_")[2]]
     data = inner(parsed(beside[0].read_bytes(), str(beside[0]))) if beside else {}
     config = inner(data, "config")
     counts = inner(data, "n-samples") or inner(data, "configs")
@@ -157,9 +156,10 @@ def _model(file: Path) -> tuple[dict[str, str], dict[str, str], dict[str, int | 
 
 
 def _summaries(file: Path) -> list[Path]:
-    """Find the summaries of runs beside a sample file, the newest last."""
+    """Find the summary of a sample file's run, or else all beside it, the newest last."""
     found = [one for one in file.parent.glob("*.json") if _SUMMARY.fullmatch(one.name)]
-    return sorted(found, key=lambda one: one.stem.rpartition("_")[2])
+    own = [one for one in found if one.stem.rpartition("_")[2] == file.stem.rpartition("_")[2]]
+    return own or sorted(found, key=lambda one: one.stem.rpartition("_")[2])
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:
