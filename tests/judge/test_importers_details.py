@@ -239,9 +239,10 @@ def _relined(folder, change):
 def test_what_a_baseline_of_nel_failed_to_answer_is_no_wrong_answer(tmp_path):
     """Rewards of 0 that stand for a broken sandbox, endpoint or judge would hide as much damage of the candidate."""
     broken = [{"error_category": "infra_error"}, {"error_category": "system"}, {"judge": {"error": "timeout"}}]
+    broken += [{"judge": {"score": 0, "parse_error": True}}, {"judge": {"total": None}}]
     base = _relined(
         _nel(tmp_path / "base", [1.0] * 400),
-        lambda at, one: one | {"reward": 0.0, "scoring_details": broken[at % 3]} if at < 60 else one,
+        lambda at, one: one | {"reward": 0.0, "scoring_details": broken[at % 5]} if at < 60 else one,
     )
     worse = _nel(tmp_path / "worse", [0.0 if 60 <= at < 120 else 1.0 for at in range(400)])
     judged = judge_imported(base, [f"int4={worse}"], NOTHING | {"margin": 0.02})
@@ -403,3 +404,15 @@ def test_a_benchmark_of_nel_without_its_results_is_refused(tmp_path):
     (other / "results.jsonl").rename(other / "results.jsonl.gz")
     with pytest.raises(UsageError, match="lacks results"):
         load(folder)
+
+
+def test_results_of_nel_graded_by_other_judges_are_not_compared(tmp_path):
+    """What a judge is, only its grades say."""
+    sides = []
+    for name, judge in (("a", "large"), ("b", "large"), ("c", "small")):
+        told = {"judge": {"normalized": 1.0, "judge_model": judge}}
+        change = lambda at, one, told=told: one | {"scoring_details": told if at else {}}  # noqa: E731
+        sides.append(load(_relined(_nel(tmp_path / name, [1.0] * 9), change)))
+    assert len(pair(sides[0], sides[1], 0.0).baseline) == 9
+    with pytest.raises(NotComparable, match="reward,small"):
+        pair(sides[0], sides[2], 0.0)

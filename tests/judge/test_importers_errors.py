@@ -71,6 +71,19 @@ def test_errors_in_place_of_the_baselines_answers_hide_no_loss(tmp_path, capsys,
     assert f"baseline answered 80 items with {error!r}, which looks like an error" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("lacking", [{0}, {5}, {0, 5, 10}])
+def test_rows_without_an_answer_do_not_hide_the_column_of_answers(tmp_path, lacking):
+    """JSON lines of what failed may lack keys that others have, the first line as well."""
+    paths = []
+    for side, scores in (("a", BASE), ("b", WORSE)):
+        rows = enumerate(zip(scores, _answers(side, scores, "Error: no connection"), strict=True))
+        lines = [{"item": at, "score": one, "response": text} for at, (one, text) in rows]
+        for at in lacking if side == "a" else ():
+            del lines[at]["response"]
+        paths.append(jsonl(tmp_path / f"{side}.jsonl", lines))
+    assert compared(*paths) == 4
+
+
 @pytest.mark.parametrize("write", [_lm_eval, _inspect, _nel, _lighteval, _table])
 @pytest.mark.parametrize("said", ["", "not listed in the text", "I do not know that", "no"])
 def test_what_both_models_say_or_say_of_themselves_is_an_answer(tmp_path, write, said):

@@ -368,6 +368,15 @@ def test_models_that_grade_themselves_are_not_compared(tmp_path, options, roles,
     assert compared(*paths, "--allow-identical") == code
 
 
+@pytest.mark.parametrize("sides", ["bc", "cb"])
+def test_a_model_that_grades_itself_is_not_compared_with_one_that_another_grades(tmp_path, sides):
+    """`--model-role grader=...` that was forgotten on one side is in the log of the other alone."""
+    header = {"scorers": [{"name": "model_graded_qa", "options": {}}]}
+    roles = {"b": {}, "c": {"model_roles": {"grader": {"model": "judge"}}}}
+    paths = [inspect_log(tmp_path / f"{one}.json", [["C"]] * 300, **header, **roles[one], model=one) for one in sides]
+    assert compared(*paths, "--allow-identical") == 4
+
+
 def test_a_sample_that_a_person_ended_is_unanswered_and_an_edited_score_is_said(tmp_path):
     """Both are scored as they stood; neither is what the model did, on one side alone it may hide a loss."""
     path = inspect_log(tmp_path / "a.json", [["I"]] * 3)

@@ -397,3 +397,51 @@ def test_equal_questions_in_different_documents_are_one_source(tmp_path):
         ]
         samples_of(tmp_path / side, "jars", lines)
     assert compared(tmp_path / "a", tmp_path / "b") == 3
+
+
+def test_a_summary_is_known_by_any_name(tmp_path):
+    """`--output_path out/bf16.json` writes `bf16_DATE.json` beside the samples, which are as whole as it says."""
+    folder = samples_of(tmp_path, "jars", [lm_eval_sample(at) for at in range(9)])
+    summary = folder / f"bf16_{DATE}.json"
+    told = {"config": {"model": "hf", "model_args": "pretrained=bf16"}, "n-samples": {"jars": {"effective": 9}}}
+    summary.write_text(json.dumps(told))
+    (folder / "notes_1.json").write_text("none of lm_eval's")
+    assert len(load(folder)) == 9
+    later = DATE.replace("-03-", "-04-")
+    (folder / f"samples_jars_{later}.jsonl").write_text((folder / f"samples_jars_{DATE}.jsonl").read_text())
+    (folder / f"int4_{later}.json").write_text(json.dumps(told | {"config": {"model_args": "pretrained=int4"}}))
+    with pytest.raises(UsageError, match="results of several models"):
+        load(folder)
+    assert len(load(folder / f"samples_jars_{DATE}.jsonl")) == 9
+    summary.write_text(json.dumps({"n-samples": {"jars": {"effective": 10}}}))
+    with pytest.raises(NotComparable, match="holds 9 of the 10 documents in its summary"):
+        load(folder / f"samples_jars_{DATE}.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({}, 0),
+        ({"metric_list": [{"metric": "exact_match", "fn": "<function f at 0x7f02>", "ignore_case": True}]}, 4),
+        ({"filter_list": [{"name": "none", "filter": [{"function": "regex", "regex_pattern": "(.*)"}]}]}, 4),
+        ({"metric_list": None, "description": "Another."}, 0),
+    ],
+)
+def test_answers_that_are_scored_by_other_rules_are_not_compared(tmp_path, changed, code):
+    """A task's own file may be edited between two runs, without another version: prompts and answers are the same."""
+    own = {"metric_list": [{"metric": "exact_match", "fn": "<function f at 0x7f01>"}], "filter_list": []}
+    sides = []
+    for name, right, config in (("a", 100, own), ("b", 101, own | changed)):
+        folder = samples_of(tmp_path / name, "jars", [lm_eval_sample(at, float(at < right)) for at in range(101)])
+        (folder / f"results_{DATE}.json").write_text(json.dumps({"configs": {"jars": config}}))
+        sides.append(folder)
+    assert compared(*sides) == code
+
+
+def test_a_later_summary_says_nothing_of_older_samples(tmp_path):
+    """A task that was edited and run again without --log_samples: what is there was scored before."""
+    for name, right, rules in (("a", 100, {DATE: 1, DATE.replace("-03-", "-04-"): 2}), ("b", 101, {DATE: 2})):
+        samples_of(tmp_path / name, "jars", [lm_eval_sample(at, float(at < right)) for at in range(101)])
+        for date, version in rules.items():
+            (tmp_path / name / f"results_{date}.json").write_text(json.dumps({"versions": {"jars": version}}))
+    assert compared(tmp_path / "a", tmp_path / "b") == 4

@@ -468,6 +468,11 @@ def test_a_models_own_text_beside_a_question_is_no_part_of_it(tmp_path, column):
         ("prompt_version", ("v1", "v2"), 4),
         ("Dataset", ("squad", "squad_v2"), 4),
         ("judge_model", ("large", "small"), 4),
+        ("k_shot", (0, 5), 4),
+        ("max_model_len", (2048, 8192), 4),
+        ("split", ("validation", "test"), 4),
+        ("scorer", ("exact", "contains"), 4),
+        ("enable_thinking", ("off", "on"), 4),
         ("num_fewshot", (5, 5), 0),
         ("model_revision", ("a", "b"), 0),
     ],
@@ -480,3 +485,32 @@ def test_tables_that_say_that_they_were_asked_otherwise_are_not_compared(tmp_pat
     words = [tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}", "--json"]
     assert compared(*words, "--allow-identical") == code
     assert code == 0 or f"{column}: '{told[1]}', in baseline '{told[0]}'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "code"),
+    [
+        ("num_fewshot", ((0, 0), (0, 5)), 4),
+        ("num_fewshot", ((0, 5), (0, 5)), 0),
+        ("num_fewshot", ((0, 0), (0, None)), 0),
+        ("judge", (("right", "wrong"), ("right", "right")), 0),
+    ],
+)
+def test_rows_of_a_table_that_were_asked_otherwise_are_seen(tmp_path, column, values, code):
+    """Two runs in one file: a part of it had five examples. What a judge said of each row is no setting."""
+    for side, told in zip("ab", values, strict=True):
+        rows = [{"item": at, "score": float(at % 50 > 0), column: told[at % 2]} for at in range(500)]
+        WRITERS["jsonl"](tmp_path / f"{side}.jsonl", rows)
+    assert compared(tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--allow-identical") == code
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "code"),
+    [("model", ("int4", "bf16"), 2), ("Checkpoint", ("b", "a"), 2), ("model", ("int4", None), 0), ("model", "ii", 0)],
+)
+def test_a_table_of_several_models_is_refused(tmp_path, column, values, code):
+    """Where two files were put together, a part of the candidate's rows may be the baseline's."""
+    for side, told in zip("ab", (("bf16", "bf16"), values), strict=True):
+        rows = [{"item": at, "score": float(at % 50 > 0), column: told[at % 2]} for at in range(500)]
+        _csv(tmp_path / f"{side}.csv", rows)
+    assert compared(tmp_path / "a.csv", tmp_path / "b.csv", "--allow-identical") == code

@@ -77,6 +77,16 @@ def test_a_task_of_which_half_is_there_is_refused(tmp_path, write, spoil, code):
     assert compared(*sides) == code
 
 
+@pytest.mark.parametrize("write", [_lm_eval, _nel, _lighteval])
+def test_a_folder_of_several_tools_is_refused(tmp_path, capsys, write):
+    """What only one of them asked would not count, and it may be the task that got worse."""
+    sides = _sides(tmp_path, write)
+    for side, scores in zip(sides, (SCORES, WORSE), strict=True):
+        inspect_log(side / "logs" / "log.eval", [[one] for one in scores])
+    assert compared(*sides) == 2
+    assert "holds results of several tools" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".zip", ".part"])
 @pytest.mark.parametrize("write", [_lm_eval, _inspect, _nel, _lighteval])
 def test_a_task_that_is_packed_on_both_sides_is_refused(tmp_path, write, suffix):

@@ -78,7 +78,9 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
             told = (one.get("model_response") for one in repeats)
             rows.said[f"{task}/{item}"] = {(str(one), False) for one in told if one is not None}
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
-        rows.measure[task], config, written = "reward", inner(bundle, "config"), str(bundle.get("timestamp"))
+        judges = {str(inner(one, "scoring_details", "judge").get("judge_model") or "") for one in lines} - {""}
+        rows.measure[task] = ",".join(("reward", *sorted(judges)))
+        config, written = inner(bundle, "config"), str(bundle.get("timestamp"))
         rows.sources[task] = str(file), written if "." in written else ""  # no other run ends in that microsecond
         rows.settings |= {f"{key} of {task}": str(config.get(key)) for key in _ASKED_BY_NEL if config}
     return rows.outcomes(name)
@@ -104,8 +106,8 @@ def _asked(line: Mapping[str, Any]) -> int:
 def _reward(line: Mapping[str, Any], where: str) -> float:
     """Return the reward of an answer; NaN if there is none because something else than the model failed."""
     details, judged = inner(line, "scoring_details"), inner(line, "scoring_details", "judge")
-    unjudged = judged.get("error") or (details.get("needs_judge") and not judged)
-    failed = details.get("error_category") in _NOT_THE_MODEL
+    unjudged = judged.get("error") or judged.get("parse_error") or judged.get("total", 0) is None
+    failed = details.get("error_category") in _NOT_THE_MODEL or (details.get("needs_judge") and not judged)
     return math.nan if failed or unjudged else read.as_score(line.get("reward"), where)
 
 

@@ -67,7 +67,7 @@ class _Log:
         self.settings = own | {key: self.run.get(key) for key in _SETTINGS}
         self.settings |= {f"config.{key}": self.config.get(key) for key in _CONFIG}
         graders = [inner(one, "options") for one in self.run.get("scorers") or () if "model_graded" in str(one)]
-        roles = inner(self.run, "model_roles")  # if a grader is named neither here nor by model, it is the model
+        self.settings["model_roles"] = roles = inner(self.run, "model_roles")  # who grades, or else the model
         alone = any(not one.get("model") and one.get("model_role", "grader") not in roles for one in graders)
         self.grader = {"grader": f"the model itself ({file}): name one grader for both"} if alone else {}
 

@@ -1,8 +1,4 @@
-"""What lm_eval logged with --log_samples: ``samples_<task>_<date>.jsonl`` (or ``.json``) under an output directory.
-
-A task is a slice; fields of its documents make strata. Items are joined by task and doc_id, and match only where
-lm_eval's hashes of document, prompt and target agree; those that an older version did not write are computed.
-"""
+"""What lm_eval logged with --log_samples: ``samples_<task>_<date>.jsonl`` (or ``.json``) under an output directory."""
 
 import hashlib
 import json
@@ -20,9 +16,11 @@ from harness.judge.outcomes import Outcomes, fingerprint, listed
 from harness.records import canonical_json
 from harness.suite.chance import guessing, right_share
 
+_RULES = ("version", "metric_list", "filter_list")  # of a task in a summary: by what answers are scored
 PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_acc", "acc_norm", "contains", "em", "f1")
 """Which metric is the score where a task has several and none is named."""
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
+_SUMMARY = re.compile(r"(?!samples_)(?:results_.*|.*_\d{4}-\d\d-\d\dT[-\d.]+)\.json")  # --output_path may name it
 _LIMITS = re.compile(r"(?:max_gen_toks|truncation|enable_thinking|think_end_token|add_bos_token)=[^,]*")  # of a model
 _CHOICE = re.compile(r'(?i)\[+(-?[\d.]+|"-?[\d.]+"), "?(true|false)')  # how likely, and whether the likeliest
 _OWN = frozenset({  # keys of a sample that are not metrics
@@ -113,8 +111,7 @@ def _metrics(
     known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
     found = read.per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
-        beside = sorted(files[task].parent.glob("results_*.json"))  # lm_eval's summaries, the newest last
-        summaries = [parsed(one.read_bytes(), str(one)) for one in beside]
+        summaries = [parsed(one.read_bytes(), str(one)) for one in _summaries(files[task])]
         rows.settings |= _settings(first[task], files[task], task, summaries)
         told = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
         lower, asked = {*filter(read.less_is_better, names), *(one for one, up in told if up is False)}, found.get(task)
@@ -134,8 +131,9 @@ def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[An
     """Return what decides an answer or its score beside the prompt: how texts are generated, limits, the version."""
     asked = (_requests(line) or [None])[0]
     how = asked[1] if isinstance(asked, list) and len(asked) > 1 else None
-    versions = [inner(data, "versions")[task] for data in summaries if task in inner(data, "versions")]
-    found = _model(file)[1] | {"version": str(versions[-1]) if versions else ""}
+    made = [{**inner(data, "configs", task), "version": inner(data, "versions").get(task)} for data in summaries]
+    known = {key: canonical_json(own[key]) for own in made for key in _RULES if own.get(key) is not None}
+    found = _model(file)[1] | {key: re.sub(r" at 0x\w+", "", one) for key, one in known.items()}  # where a function was
     found |= {"generation": canonical_json(how) if isinstance(how, Mapping) and how else ""}
     if found["generation"] and isinstance(said := next(iter(line.get("resps") or ()), None), list):
         found["number of answers"] = str(len(said))  # a vote of many is no match for one answer
@@ -144,9 +142,8 @@ def _settings(line: Mapping[str, Any], file: Path, task: str, summaries: list[An
 
 def _model(file: Path) -> tuple[dict[str, str], dict[str, str], dict[str, int | None]]:
     """Return what a sample file's model is, its limits, and the documents of each task, by the summary of its run."""
-    found = _NAME.fullmatch(file.name)
-    beside = file.with_name(f"results_{found['date'] if found else None}.json")
-    data = inner(parsed(beside.read_bytes(), str(beside))) if beside.is_file() else {}
+    beside = [one for one in _summaries(file) if one.stem.rpartition("_")[2] == file.stem.rpartition("_")[2]]
+    data = inner(parsed(beside[0].read_bytes(), str(beside[0]))) if beside else {}
     config = inner(data, "config")
     counts = inner(data, "n-samples") or inner(data, "configs")
     tasks = {re.sub(r"\W", "_", task): inner(counts, task).get("effective") for task in counts}
@@ -156,6 +153,13 @@ def _model(file: Path) -> tuple[dict[str, str], dict[str, str], dict[str, int | 
     model = {key: str(config.get(key) or "") for key in ("model", "model_dtype", "model_sha")} | {"model_args": made}
     had = {"model's arguments": limits if made else "", "longest prompt": str(data.get("max_length") or "")}
     return model, had, tasks
+
+
+def _summaries(file: Path) -> list[Path]:
+    """Find the summary of a sample file's run, or else all beside it, the newest last."""
+    found = [one for one in file.parent.glob("*.json") if _SUMMARY.fullmatch(one.name)]
+    own = [one for one in found if one.stem.rpartition("_")[2] == file.stem.rpartition("_")[2]]
+    return own or sorted(found, key=lambda one: one.stem.rpartition("_")[2])
 
 
 def _requests(line: Mapping[str, Any]) -> list[Any]:

@@ -1,7 +1,4 @@
-"""Plain tables: CSV, TSV, JSON Lines or Parquet with a column for the item, one for the score, and any others.
-
-CSV and Parquet are read by pyarrow; the csv module checks a CSV that has quotes, and names the line of a fault.
-"""
+"""Plain tables: CSV, TSV, JSON Lines or Parquet with a column for the item, one for the score, and any others."""
 
 import csv
 import re
@@ -16,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import first_object, json_objects, not_utf8
-from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, dig
-from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint
+from harness.judge.importers.json_text import first_objects, json_objects, not_utf8
+from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, check_one_model, dig
+from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
 from harness.suite.chance import guessing
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
@@ -34,8 +31,9 @@ _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _ASKED = _QUESTION | {"target", "gold", "reference"}
 _BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
-_HOW = r"(?i)(n|num)?_?(few)?_?shots?|temperature|max_(\w+_)?tok(en)?s|(\w+_)?template(_version)?|system_prompt"
-_HOW += r"|(prompt|task|dataset)_(version|revision)|dataset(_name)?|(judge|grader)(_model)?"  # of all questions
+_HOW = Path(__file__).with_name("how_asked.txt").read_text("utf-8")  # a pattern of names that say how it was asked
+_MADE = dict.fromkeys(("model", "model_name", "model_id", "checkpoint", "quantization"), 0)
+_MOST = _MADE | dict.fromkeys(("judge", "grader", "metric", "scorer"), 1)  # values; may be a verdict; else 9
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
@@ -67,9 +65,8 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     named = (item, score, options.slice, options.prompt, options.weight, *options.fields)
     known = _header(path)
     right = [one for one in known if one.lower() in _RIGHT and one != score and known.count(one) == 1][:1]
-    # The item comes first: the one column whose values all differ, which are not worth coding.
     how = [one for one in known if re.fullmatch(_HOW, one) and one not in named and known.count(one) == 1]
-    wanted = list(dict.fromkeys(one for one in (*named, *right, *how) if one is not None))
+    wanted = list(dict.fromkeys(one for one in (*named, *right, *how) if one is not None))  # the item, uncoded, first
     columns = dict(zip(wanted, _columns(path, wanted, optional=right + how), strict=True))
     items = _items(columns[item], path)
 
@@ -85,7 +82,9 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     rows.weights = numbers(options.weight) if options.weight else None
     if right and options.chance is None:
         rows.chances = _guesses(rows.slices, columns[right[0]].labels())
-    rows.settings = {one: told[0] for one in how if len(told := columns[one].labels().names) == 1}
+    told = {one: {*columns[one].labels().names} - {"none"} for one in how}
+    check_one_model(path, ({key: one} for key, own in told.items() if key.lower() in _MADE for one in own))
+    rows.settings = {one: listed(own, 9) for one, own in told.items() if len(own) <= _MOST.get(one.lower(), 9)}
     rows.said = partial(_answers, path, options)
     return rows.outcomes(name)
 
@@ -103,7 +102,7 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     texts = set() if _QUESTION.isdisjoint(known) and options.prompt is None else {"text", "content", "message"}
     answering = [one for one in known if _ANSWER.search(one) or one in texts]
     wanted = [*answering, *(one for one in known if _STATE.search(one) and one not in answering)]
-    items, *answers = _columns(path, [options.item or "item", *wanted]) if wanted else [_Column([])]
+    items, *answers = _columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [_Column([])]
     ids, found = _items(items, path), defaultdict[str, set[Said]](set)
     for column, one in zip(wanted, (cell.labels() for cell in answers), strict=True):
         for at, item in enumerate(ids) if len(one.names) > 1 else ():  # one value says nothing of who answered
@@ -144,7 +143,7 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
 
 def _header(path: Path) -> list[str]:
     if path.suffix.lower() in JSON_LINES:
-        return list(first_object(path))
+        return list(first_objects(path))
     return list(_parquet(path).column_names if path.suffix.lower() in PARQUET else next(_csv_rows(path)))
 
 
