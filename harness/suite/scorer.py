@@ -157,7 +157,7 @@ class Scorer:
         name = _metric(item, task, metrics)
         if name not in metrics:
             raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
-        if not task.higher_is_better().get(name.partition(",")[0]):
+        if task.higher_is_better().get(name.partition(",")[0]) is not True:
             raise UsageError(f"{item.task}: of {name} less is better (no higher_is_better: true): set options.metric")
         if not 0 <= metrics[name] <= 1:
             raise UsageError(f"{name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric")
