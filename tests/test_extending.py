@@ -24,7 +24,7 @@ from harness.config import resources as config_resources
 from harness.config.engines import EngineSpec
 from harness.config.loading import parse
 from harness.config.schema import Quantization, Variant
-from harness.errors import UsageError
+from harness.errors import ConfigError, UsageError
 from harness.models.backends import method_status
 from harness.models.compatibility import check_candidate
 from harness.records import Generation, Item, Settings
@@ -139,6 +139,9 @@ def test_a_scorer_that_changes_its_document_scores_the_next_variant_alike(page: 
         ('"chance": 0.0', '"chance": 25.0', "its chance is 25.0"),
         ('"chance": 0.0', '"chance": 0.0, "weight": -2.0', "its weight is -2.0"),
         ('"chance": 0.0', '"chance": 0.0, "weight": "3"', "its weight is '3'"),
+        ('"chance": 0.0', '"weight": "3"', "its weight is '3'"),
+        ('"chance": 0.0', '"weight": -1', "its weight is -1"),
+        ("higher_is_better: true", 'higher_is_better: "false"', "less is"),
     ],
 )
 def test_a_scorer_or_document_that_is_misread_is_refused(
@@ -156,6 +159,28 @@ def test_a_scorer_or_document_that_is_misread_is_refused(
 
     with pytest.raises(UsageError, match=said):
         score()
+
+
+@pytest.mark.usefixtures("own_slice")
+@pytest.mark.parametrize("source", ["0", "1"])
+def test_a_source_may_be_called_by_any_number(page: str, tmp_path: Path, source: str) -> None:
+    """Items of the source 0 share it, as those of 1 do: they are not sources of their own."""
+    file = tmp_path / "tasks" / "metres" / "conversions.py"
+    text = file.read_text(encoding="utf-8").replace('"cluster": name', f'"cluster": {source}')
+    file.write_text(text, encoding="utf-8")
+    _task, _description, config = (yaml.load(one, suite_catalogue._Loader) for one in blocks(page, "A slice", "yaml"))  # noqa: S506
+    items = load_items(parse(config), conftest.make_tokenizer(100_000))
+    assert {item.cluster for item in items} == {source}
+
+
+@pytest.mark.usefixtures("own_slice")
+def test_a_generator_without_documents_is_bad_usage(page: str, tmp_path: Path) -> None:
+    """No document is a problem of the config, with the name of the task, and no bug."""
+    file = tmp_path / "tasks" / "metres" / "conversions.py"
+    file.write_text(file.read_text(encoding="utf-8").replace("with_cue(docs", "with_cue(docs[:0]"), encoding="utf-8")
+    _task, _description, config = (yaml.load(one, suite_catalogue._Loader) for one in blocks(page, "A slice", "yaml"))  # noqa: S506
+    with pytest.raises(ConfigError, match="quantcliff_metres"):
+        load_items(parse(config), conftest.make_tokenizer(100_000))
 
 
 @pytest.mark.usefixtures("own_slice")

@@ -117,7 +117,7 @@ _EVENTS = ("*", *TAIL_KINDS, *LATENCY_KINDS)
 _Kind = Annotated[str, _text("not a kind of tail event, nor '*' for every kind", known=_EVENTS)]
 TailTolerances = dict[_Kind, Share]
 """Kind of tail event, or ``*`` for every other kind, to the largest tolerated share of items."""
-RatioTolerances = dict[_Quantity, Annotated[Real, Field(gt=1)]]
+RatioTolerances = dict[_Quantity, Annotated[Real, Field(gt=1, le=10)]]
 """Quantity to the largest tolerated ratio of the candidate's to the baseline's: 1.5 is half as much again."""
 
 

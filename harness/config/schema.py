@@ -145,7 +145,7 @@ class Policy(Strict):
     margins: dict[str, Margin] = Field(default_factory=dict)  # glob over ``slice/stratum``; the last match wins
     tail_events: TailTolerances = Field(default_factory=dict)  # tolerances in gating strata; other kinds are shown
     quantities: fields.RatioTolerances = Field(default_factory=dict)  # tolerated ratios to the baseline's
-    latency: dict[fields.LatencyKind, Annotated[Real, Field(gt=0)]] = Field(default_factory=dict)
+    latency: dict[fields.LatencyKind, Annotated[Real, Field(gt=0, le=60)]] = Field(default_factory=dict)
     """Seconds to the first token, or for each token after it, from which a streamed answer is late; how many may be
     late is a tolerance in `tail_events`."""
     inconclusive: Literal["hold", "fail"] = "hold"  # ``hold`` ends in exit code 3, ``fail`` in 1. Neither passes

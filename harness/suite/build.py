@@ -154,7 +154,7 @@ class SliceBuilder:
             for line in error.lines:
                 self.say(".options.file", line)
         except Exception as error:
-            refused = isinstance(error, ValueError | OSError)
+            refused = isinstance(error, ValueError | OSError | IndexError)  # the last if there is no document
             if (text := str(error) if refused else slices_tasks.describe_task_error(error)) is None:
                 raise
             self.say("", f"{note.name}: {text}")

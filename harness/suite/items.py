@@ -1,7 +1,6 @@
 """lm_eval documents to Items: prompts as lm_eval builds them, tokens counted, places in the strata."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -113,14 +112,12 @@ def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpe
     else:
         told = " | ".join(map(str, target)) if isinstance(target, list) else str(target)
     chance = right_share({"doc": doc, "target": target}, len(choices)) if doc.get("chance") is None else doc["chance"]
-    if not isinstance(chance, int | float) or not 0 <= chance <= 1:
-        raise UsageError(f"{own_id}: its chance is {chance!r}: give a number from 0 to 1, or leave it out")
-    weight = 1.0 if doc.get("weight") is None else doc["weight"]
-    if not isinstance(weight, int | float) or not 0 < weight < math.inf:
-        raise UsageError(f"{own_id}: its weight is {weight!r}: give a positive number, or leave it out")
-    stratum, cluster = stratum_of(levels, split_by), str(doc.get("cluster") or own_id)
+    for what, value, most in (("chance", chance, 1), ("weight", doc.get("weight"), 1e12)):
+        if value is not None and not (isinstance(value, int | float) and 0 <= value <= most):
+            raise UsageError(f"{own_id}: its {what} is {value!r}: give a number from 0 to {most:g}, or leave it out")
+    cluster = own_id if doc.get("cluster") in (None, "") else str(doc["cluster"])  # 0 names one, too
     item = Item(
-        *(own_id, spec.key, task.task_name, kind, prompt, dict(levels), stratum, cluster),
+        *(own_id, spec.key, task.task_name, kind, prompt, dict(levels), stratum_of(levels, split_by), cluster),
         choices=choices,
         target=told,
         gold=_gold(target, choices),
@@ -128,7 +125,7 @@ def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpe
         stop=stop,
         prefix_group=str(doc.get("prefix_group") or ""),
         chance=float(chance),
-        weight=float(weight),
+        weight=1.0 if doc.get("weight") is None else float(doc["weight"]),
         language=str(doc.get("language") or ""),
         doc=stored,
     )
@@ -187,9 +184,8 @@ def _shape(task: Any, requests: Sequence[Any]) -> tuple[Any, tuple[str, ...], tu
     if kind == "generate_until":
         told = requests[0].args[1]
         until = told.get("until") or []
-        stop = (until,) if isinstance(until, str) else tuple(until)
         longest = told.get("max_gen_toks", told.get("max_new_tokens", _DEFAULT_MAX_TOKENS))
-        return "generate", (), tuple(one for one in stop if one), int(longest)
+        return "generate", (), tuple(filter(None, [until] if isinstance(until, str) else until)), int(longest)
     raise UsageError(f"{task.task_name} asks for {kind}: quantcliff compares answers and choices, not running text")
 
 

@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from harness.suite.items import LETTER_KEY, METRIC_KEY, prompting
 from harness.suite.toolkit.scoring import BEYOND, limited, noted
 from harness.suite.toolkit.thinking import split
 
+NOTHING, TRIED = ("", "\ue000"), 20  # answers without content, and items of a stratum that are scored with them
 AT_ONCE = 2  # executions at the same time, each of two processes that take turns
 _LETTER = re.compile(Path(__file__).with_name("letter.txt").read_text("utf-8"), re.VERBOSE)
 
@@ -46,9 +48,28 @@ def load_items(
         if one != other:
             text = f"{one!r} and {other!r} ask {count} of the same items: keep their tasks or axes apart"
             problems.append(Problem("slices", text))
+    twice = [one for one, count in Counter(item.id for item in items).items() if count > 1]
+    if twice and not problems:
+        problems.append(Problem("slices", f"several items have the id {twice[0]!r}: give each its own `id`"))
     if problems:
         raise ConfigError(source, problems)
-    return items
+    return _above_nothing(items)
+
+
+def _above_nothing(items: Sequence[Item]) -> list[Item]:
+    """Return items whose chance is at least what answers without content score in their stratum."""
+    tried: dict[Any, list[Item]] = defaultdict(list)
+    for item in items:
+        own = tried[item.task, item.stratum]
+        if item.kind == "generate" and len(own) < TRIED and not runs_code(item):
+            own.append(item)
+    best: dict[Any, float] = {}
+    with Scorer([item for own in tried.values() for item in own]) as scorer:
+        for (place, own), text in itertools.product(tried.items(), NOTHING if tried else ()):
+            with suppress(Exception):  # of a scorer that takes such a text for a fault, and so does not credit it
+                found = [scorer.score(one, Generation(one.id, text, (), "eos", 0)).value or 0.0 for one in own]
+                best[place] = max(best.get(place, 0.0), sum(found) / max(len(found), 1))
+    return [replace(one, chance=max(one.chance, best.get((one.task, one.stratum), 0.0))) for one in items]
 
 
 def _template_problems(sampling: Sampling, tokenizer: Any, *, used: bool) -> list[Problem]:
@@ -130,7 +151,7 @@ class Scorer:
         name = _metric(item, task, metrics)
         if name not in metrics:
             raise UsageError(f"{item.task} has no metric {name!r} for one item; it has {', '.join(metrics) or 'none'}")
-        if not task.higher_is_better().get(name.partition(",")[0]):
+        if task.higher_is_better().get(name.partition(",")[0]) is not True:
             raise UsageError(f"{item.task}: of {name} less is better (no higher_is_better: true): set options.metric")
         if not 0 <= metrics[name] <= 1:
             raise UsageError(f"{name} of {item.id} is {metrics[name]:g}, not in [0, 1]; choose with options.metric")

@@ -105,12 +105,14 @@ def test_a_tolerance_for_which_nothing_was_measured_does_not_pass():
     [
         ("policy", {"quantities": {"thought_length": float("inf")}}, "finite"),
         ("policy", {"latency": {"slow_tokens": float("inf")}}, "finite"),
+        ("policy", {"quantities": {"thought_length": 150}}, "less than or equal to 10"),
+        ("policy", {"latency": {"slow_first_token": 500}}, "less than or equal to 60"),
         ("sampling", {"thinking": {"start": "<t>", "end": "<t>"}}, "two different marks"),
         ("sampling", {"thinking": {"start": " ", "end": "</t>"}}, "two different marks"),
     ],
 )
-def test_tolerances_are_finite_and_marks_differ(section, value, said):
-    """An infinite tolerance passes everything, and equal marks never close a thought."""
+def test_tolerances_can_be_exceeded_and_marks_differ(section, value, said):
+    """An infinite tolerance passes everything, as percent for a ratio do; equal marks close nothing."""
     with pytest.raises(ConfigError, match=said):
         parse(config() | {section: value, "candidates": [{"name": "c", "quantization": "bnb-nf4"}]})
 
