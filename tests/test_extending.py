@@ -174,6 +174,38 @@ def test_a_source_may_be_called_by_any_number(page: str, tmp_path: Path, source:
 
 
 @pytest.mark.usefixtures("own_slice")
+@pytest.mark.parametrize(("scores", "chance"), [("1.0", 1.0), ("0.5", 0.5), ("float(len(results[0]) > 0)", 1.0)])
+def test_what_a_scorer_gives_for_answers_without_content_is_the_chance(
+    page: str, tmp_path: Path, scores: str, chance: float
+) -> None:
+    """Whatever the documents say: a stratum in which everything is right has no signal."""
+    file = tmp_path / "tasks" / "metres" / "conversions.py"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('near_number(results[0], doc["target"])', scores), encoding="utf-8")
+    config = yaml.load(blocks(page, "A slice", "yaml")[2], suite_catalogue._Loader)  # noqa: S506
+    assert {one.chance for one in load_items(parse(config), conftest.make_tokenizer(100_000))} == {chance}
+
+
+@pytest.mark.usefixtures("own_slice")
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"id": name', '"id": name[:13]', "several items have the id 'quantcliff_metres/decimals=none'"),
+        ('"decimals": cell["decimals"]', '"decimals": cell["decimals"] if number else None', "documents without 'deci"),
+    ],
+)
+def test_documents_of_one_id_or_without_a_level_are_refused(
+    page: str, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    """Before any model is asked: answers are joined by ids, and documents of no level would be one stratum."""
+    file = tmp_path / "tasks" / "metres" / "conversions.py"
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    config = yaml.load(blocks(page, "A slice", "yaml")[2], suite_catalogue._Loader)  # noqa: S506
+    with pytest.raises(ConfigError, match=said):
+        load_items(parse(config), conftest.make_tokenizer(100_000))
+
+
+@pytest.mark.usefixtures("own_slice")
 def test_a_generator_without_documents_is_bad_usage(page: str, tmp_path: Path) -> None:
     """No document is a problem of the config, with the name of the task, and no bug."""
     file = tmp_path / "tasks" / "metres" / "conversions.py"

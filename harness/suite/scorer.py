@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -65,7 +66,7 @@ def _above_nothing(items: Sequence[Item]) -> list[Item]:
             own.append(item)
     best: dict[Any, float] = {}
     with Scorer([item for own in tried.values() for item in own]) as scorer:
-        for (place, own), text in itertools.product(tried.items(), NOTHING if tried else ()):
+        for (place, own), text in product(tried.items(), NOTHING):
             with suppress(Exception):  # of a scorer that takes such a text for a fault, and so does not credit it
                 found = [scorer.score(one, Generation(one.id, text, (), "eos", 0)).value or 0.0 for one in own]
                 best[place] = max(best.get(place, 0.0), sum(found) / max(len(found), 1))
