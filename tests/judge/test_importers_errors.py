@@ -103,6 +103,7 @@ STATES = [
     ("answer", "", "4 lamps"),
     ("answer", "no answer", "4 lamps"),
     ("request_state", "aborted", "done"),
+    ("finish_reason", "length", "stop"),
 ]
 
 
@@ -136,7 +137,7 @@ def test_what_a_column_says_of_both_sides_or_of_wrong_answers_is_no_failure(tmp_
     assert compared(*sides) == 0
 
 
-@pytest.mark.parametrize("by", ["limit", "stop_reason"])
+@pytest.mark.parametrize("by", ["time", "model_length", "content_filter"])
 def test_a_limit_that_cuts_the_baselines_samples_alone_hides_no_loss(tmp_path, capsys, by):
     """A server with a smaller context, or a slower one; of the candidate it may be a loop, and counts as wrong."""
     sides = []
@@ -145,8 +146,8 @@ def test_a_limit_that_cuts_the_baselines_samples_alone_hides_no_loss(tmp_path, c
         log = json.loads(path.read_text())
         for at, sample in enumerate(log["samples"]):
             if FAILED[at] and side == "a":
-                sample["output"]["choices"][0]["stop_reason"] = "model_length" if by == "stop_reason" else "stop"
-                if by == "limit":
+                sample["output"]["choices"][0]["stop_reason"] = by
+                if by == "time":
                     sample["limit"] = {"type": "time", "limit": 60}
         path.write_text(json.dumps(log))
         sides.append(path)

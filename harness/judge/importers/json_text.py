@@ -1,4 +1,7 @@
-"""JSON as other tools write it, read strictly: readers disagree about which value of a key given twice counts."""
+"""JSON as other tools write it, read strictly: whole files and JSON lines, with or without a byte order mark.
+
+A key given twice is an error, because JSON readers disagree about which of the two values counts.
+"""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,8 @@
-"""What lm_eval logged with --log_samples: ``samples_<task>_<date>.jsonl`` (or ``.json``) under an output directory."""
+"""What lm_eval logged with --log_samples: ``samples_<task>_<date>.jsonl`` (or ``.json``) under an output directory.
+
+A task is a slice; fields of its documents make strata. Items are joined by task and doc_id, and match only where
+lm_eval's hashes of document, prompt and target agree; those that an older version did not write are computed.
+"""
 
 import hashlib
 import json

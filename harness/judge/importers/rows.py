@@ -201,8 +201,10 @@ class Rows:
         if not mean:
             if mixed := [item for item, rows in several.items() if len({str(scores[row]) for row in rows}) > 1]:
                 text = f"{len(mixed)} items have several scores ({listed(mixed)}): an item has one score"
-                raise NotComparable(f"{self.source}: {text}. Of several answers ask for the mean (--repeats mean)")
-            self.notes.append(f"{self.source}: given more than once, with one score, counted once: {listed(several)}")
+                advice = "If these are several answers to it, ask for their mean (--repeats mean)"
+                raise NotComparable(f"{self.source}: {text}. {advice}")
+            text = "given more than once, with one score, and counted once"
+            self.notes.append(f"{self.source}: {text}: {listed(several)}")
         counts = {(facts[0][rows[0]], len(rows)) for rows in rows_of.values()} if mean else set()  # by slice
         for code, count in sorted(counts):
             what = f"the number of scores of an item of {Labels.of(self.slices).names[code]}"

@@ -1,4 +1,7 @@
-"""Plain tables: CSV, TSV, JSON Lines or Parquet with a column for the item, one for the score, and any others."""
+"""Plain tables: CSV, TSV, JSON Lines or Parquet with a column for the item, one for the score, and any others.
+
+CSV and Parquet are read by pyarrow; the csv module checks a CSV that has quotes, and names the line of a fault.
+"""
 
 import csv
 import re
@@ -24,8 +27,9 @@ _LIKELY = re.compile(r"(?i)log_?(prob|lik)|(\b|_)(loss|nll)(\b|_)")
 _ANSWER = re.compile(rf"{_LIKELY.pattern}|resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|generat|model_ans|hypo")
 _MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(m?s|secs?|len(gth)?|count|id|at)$")
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
-_STATE = re.compile(r"(?i)(\b|_)(status|state|error|exception|answer)(\b|_)")  # of columns in which a fault may stand
+_STATE = re.compile(r"(?i)(\b|_)(status|state|error|exception|answer|(finish|stop)_reason)(\b|_)")  # columns for faults
 _FAULT = "none|null|nan|n/?a|aborted|cancell?ed|skipped|no[ _-](answer|output|response)|http.?[45][0-9][0-9]"
+_FAULT += "|length|max_tokens|truncated|content_filter"  # why an answer ended
 _FAULT = rf"(?is)\W*({_FAULT})\W*|.*(error|exception|timed?.?out|unavailable).*"  # not `failed`, which tests do
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _ASKED = _QUESTION | {"target", "gold", "reference"}
@@ -66,7 +70,8 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     known = _header(path)
     right = [one for one in known if one.lower() in _RIGHT and one != score and known.count(one) == 1][:1]
     how = [one for one in known if re.fullmatch(_HOW, one) and one not in named and known.count(one) == 1]
-    wanted = list(dict.fromkeys(one for one in (*named, *right, *how) if one is not None))  # the item, uncoded, first
+    # The item comes first: the one column whose values all differ, which are not worth coding.
+    wanted = list(dict.fromkeys(one for one in (*named, *right, *how) if one is not None))
     columns = dict(zip(wanted, _columns(path, wanted, optional=right + how), strict=True))
     items = _items(columns[item], path)
 
