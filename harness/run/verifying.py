@@ -98,6 +98,10 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
         return Verification(variant, endpoint, "inconclusive", (why, *notes))
     call = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **count(certificate, given)}
     judged = judge_calls(certificate, calls_of(path, certificate, endpoint, call), given, endpoint)
+    weighed = (run.identities.get(variant, {}).get("proof", {}).get("served") or {}).get("logprob_method")
+    if weighed and judged.verdict == "same" and not served.get("logprob_method"):
+        why = "it weighs no choices, and the server of the run did: its texts alone are no proof"
+        judged = dataclasses.replace(judged, verdict="inconclusive", reasons=(why,))
     if refused and judged.verdict == "same":  # no noise: the run has an answer to each
         judged = dataclasses.replace(judged, verdict="inconclusive", reasons=(f"{refused} items refused or too long",))
     return dataclasses.replace(judged, reasons=(*judged.reasons, *notes))

@@ -255,6 +255,27 @@ def test_an_endpoint_is_same_or_named(run: Path, tiny_llama: Path, capsys: pytes
     assert (run / "comparisons.json").read_bytes() == before
 
 
+def test_a_first_call_to_a_server_that_weighs_no_choices_is_not_the_same(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server of the run did: what told its builds apart cannot be asked here, and texts may not tell them."""
+    slices = [
+        {"name": "multi_hop_math", "axes": {"hops": [1]}, "items": 60, "margin": 0.1},
+        {"name": "typical", "tasks": ["quantcliff_facts"], "items": 30, "gating": False},
+    ]
+    answers = known(tiny_llama, RIGHT, slices=slices)
+    with served(answers) as other, served(answers) as stub:
+        data = config(tiny_llama, other.url, stub.url, slices=slices)
+        (tmp_path / "trial.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+        call("run", tmp_path / "trial.yaml", "--output", tmp_path, "--quiet", "--allow-identical")
+        found = verified(tmp_path / "trial", stub.url, capsys)
+        assert (found["verdict"], [one["kind"] for one in found["parts"]]) == ("same", ["generate", "choice"])
+    with served(answers, "no_prompt_logprobs", "ignores_echo") as stub:
+        found = verified(tmp_path / "trial", stub.url, capsys)
+    assert (found["verdict"], found["exit_code"], found["calls"]) == ("inconclusive", 3, 1)
+    assert found["reasons"][0].startswith("it weighs no choices, and the server of the run did")
+
+
 def test_a_server_that_is_gone_exits_with_4(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No verdict, no call in the file."""
     with served() as stub:
