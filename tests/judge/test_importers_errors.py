@@ -103,6 +103,10 @@ STATES = [
     ("answer", "", "4 lamps"),
     ("answer", "no answer", "4 lamps"),
     ("request_state", "aborted", "done"),
+    ("error", "429 Too Many Requests", ""),
+    ("error_message", "CUDA out of memory", ""),
+    ("status_code", 500, 200),
+    ("finish_reason", "error", "stop"),
 ]
 
 
@@ -123,10 +127,10 @@ def test_a_column_that_tells_of_failures_of_the_baseline_hides_no_loss(tmp_path,
     assert "baseline answered 80 items with" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("column", ["status", "error", "answer"])
+@pytest.mark.parametrize("column", ["status", "error", "answer", "number"])
 def test_what_a_column_says_of_both_sides_or_of_wrong_answers_is_no_failure(tmp_path, column):
     """The verdict of tests, an error of the program that was generated, and what is right."""
-    told = {"status": "failed", "error": "AssertionError: 3 != 4", "answer": "none"}[column]
+    told = {"status": "failed", "error": "AssertionError: 3 != 4", "answer": "none", "number": 500}[column]
     sides = []
     for side in "ab":
         lines = [{"item": at, "score": one, "response": f"{side} 4{at}"} for at, one in enumerate(BASE)]

@@ -24,9 +24,11 @@ _LIKELY = re.compile(r"(?i)log_?(prob|lik)|(\b|_)(loss|nll)(\b|_)")
 _ANSWER = re.compile(rf"{_LIKELY.pattern}|resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|generat|model_ans|hypo")
 _MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(m?s|secs?|len(gth)?|count|id|at)$")
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
-_STATE = re.compile(r"(?i)(\b|_)(status|state|error|exception|answer)(\b|_)")  # of columns in which a fault may stand
+_STATE = re.compile(r"(?i)(\b|_)(status|state|error|exception|finish_reason|answer)(\b|_)")  # may tell a fault
 _FAULT = "none|null|nan|n/?a|aborted|cancell?ed|skipped|no[ _-](answer|output|response)|http.?[45][0-9][0-9]"
-_FAULT = rf"(?is)\W*({_FAULT})\W*|.*(error|exception|timed?.?out|unavailable).*"  # not `failed`, which tests do
+_FAULT += r")\W*|.*(error|exception|timed?.?out|unavailable|rate.?limit|too.many.requests|out.of.memory|overloaded).*"
+_FAULT = rf"(?is)\W*({_FAULT}"  # not `failed`, which tests do
+_CODE = re.compile(r"(?i)\(\w*status\w*: [45]\d\d\)")  # of HTTP
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _ASKED = _QUESTION | {"target", "gold", "reference"}
 _BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
@@ -83,6 +85,8 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     if right and options.chance is None:
         rows.chances = _guesses(rows.slices, columns[right[0]].labels())
     told = {one: {*columns[one].labels().names} - {"none"} for one in how}
+    # A column called `system` holds a prompt, or who answered: a name without a space is no prompt.
+    told = {one: {text for text in own if one.lower() != "system" or " " in text} for one, own in told.items()}
     check_one_model(path, ({key: one} for key, own in told.items() if key.lower() in _MADE for one in own))
     rows.settings = {one: listed(own, 9) for one, own in told.items() if len(own) <= _MOST.get(one.lower(), 9)}
     rows.said = partial(_answers, path, options)
@@ -108,8 +112,10 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
         for at, item in enumerate(ids) if len(one.names) > 1 else ():  # one value says nothing of who answered
             if column in answering:
                 found[item].add((one[at], _LIKELY.search(column) is not None and "." in one[at]))
-            elif re.fullmatch(_FAULT, one[at]) and (one[at] != "none" or column.lower() == "answer"):
-                found[item] = {(f"({column}: {one[at]})", False)}
+            elif one[at] != "none" or column.lower() == "answer":
+                text = f"({column}: {one[at]})"
+                if re.fullmatch(_FAULT, one[at]) or _CODE.fullmatch(text):
+                    found[item] = {(text, False)}
     return found
 
 
