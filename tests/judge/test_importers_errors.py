@@ -127,6 +127,17 @@ def test_a_column_that_tells_of_failures_of_the_baseline_hides_no_loss(tmp_path,
     assert "baseline answered 80 items with" in capsys.readouterr().out
 
 
+def test_a_failure_that_only_late_lines_tell_hides_no_loss(tmp_path):
+    """The server failed after 1,200 answers, and no line before has the key."""
+    sides = []
+    for side in "ab":
+        lines = [{"item": at, "score": int(at % 8 > 0 or side == "a")} for at in range(1200)]
+        late = {"error": "Connection error."} if side == "a" else {}
+        lines += [{"item": at, "score": int(side == "b")} | late for at in range(1200, 1350)]
+        sides.append(jsonl(tmp_path / side / "t.jsonl", lines))
+    assert compared(*sides) == 4
+
+
 @pytest.mark.parametrize("column", ["status", "error", "answer", "number"])
 def test_what_a_column_says_of_both_sides_or_of_wrong_answers_is_no_failure(tmp_path, column):
     """The verdict of tests, an error of the program that was generated, and what is right."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import first_objects, json_objects, not_utf8
+from harness.judge.importers.json_text import json_objects, not_utf8
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, check_one_model, dig
 from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
 from harness.suite.chance import guessing
@@ -149,7 +149,7 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
 
 def _header(path: Path) -> list[str]:
     if path.suffix.lower() in JSON_LINES:
-        return list(first_objects(path))
+        return list(dict.fromkeys(key for one in json_objects(path) for key in one))  # a fault may come late
     return list(_parquet(path).column_names if path.suffix.lower() in PARQUET else next(_csv_rows(path)))
 
 
