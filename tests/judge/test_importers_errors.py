@@ -104,6 +104,10 @@ STATES = [
     ("answer", "no answer", "4 lamps"),
     ("request_state", "aborted", "done"),
     ("finish_reason", "length", "stop"),
+    ("error", "429 Too Many Requests", ""),
+    ("error_message", "CUDA out of memory", ""),
+    ("status_code", 500, 200),
+    ("finish_reason", "error", "stop"),
 ]
 
 
@@ -124,10 +128,21 @@ def test_a_column_that_tells_of_failures_of_the_baseline_hides_no_loss(tmp_path,
     assert "baseline answered 80 items with" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("column", ["status", "error", "answer"])
+def test_a_failure_that_only_late_lines_tell_hides_no_loss(tmp_path):
+    """The server failed after 1,200 answers, and no line before has the key."""
+    sides = []
+    for side in "ab":
+        lines = [{"item": at, "score": int(at % 8 > 0 or side == "a")} for at in range(1200)]
+        late = {"error": "Connection error."} if side == "a" else {}
+        lines += [{"item": at, "score": int(side == "b")} | late for at in range(1200, 1350)]
+        sides.append(jsonl(tmp_path / side / "t.jsonl", lines))
+    assert compared(*sides) == 4
+
+
+@pytest.mark.parametrize("column", ["status", "error", "answer", "number"])
 def test_what_a_column_says_of_both_sides_or_of_wrong_answers_is_no_failure(tmp_path, column):
     """The verdict of tests, an error of the program that was generated, and what is right."""
-    told = {"status": "failed", "error": "AssertionError: 3 != 4", "answer": "none"}[column]
+    told = {"status": "failed", "error": "AssertionError: 3 != 4", "answer": "none", "number": 500}[column]
     sides = []
     for side in "ab":
         lines = [{"item": at, "score": one, "response": f"{side} 4{at}"} for at, one in enumerate(BASE)]

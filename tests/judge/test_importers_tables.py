@@ -475,6 +475,8 @@ def test_a_models_own_text_beside_a_question_is_no_part_of_it(tmp_path, column):
         ("enable_thinking", ("off", "on"), 4),
         ("num_fewshot", (5, 5), 0),
         ("model_revision", ("a", "b"), 0),
+        ("system", ("bf16", "int4"), 0),
+        ("system_prompt", ("Be brief.", "Think first."), 4),
     ],
 )
 def test_tables_that_say_that_they_were_asked_otherwise_are_not_compared(tmp_path, capsys, suffix, column, told, code):

@@ -4,11 +4,11 @@ CSV and Parquet are read by pyarrow; the csv module checks a CSV that has quotes
 """
 
 import csv
+import functools
 import re
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import first_objects, json_objects, not_utf8
+from harness.judge.importers.json_text import json_objects, not_utf8
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, check_one_model, dig
 from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
 from harness.suite.chance import guessing
@@ -27,10 +27,19 @@ _LIKELY = re.compile(r"(?i)log_?(prob|lik)|(\b|_)(loss|nll)(\b|_)")
 _ANSWER = re.compile(rf"{_LIKELY.pattern}|resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|generat|model_ans|hypo")
 _MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(m?s|secs?|len(gth)?|count|id|at)$")
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
-_STATE = re.compile(r"(?i)(\b|_)(status|state|error|exception|answer|(finish|stop)_reason)(\b|_)")  # columns for faults
-_FAULT = "none|null|nan|n/?a|aborted|cancell?ed|skipped|no[ _-](answer|output|response)|http.?[45][0-9][0-9]"
-_FAULT += "|length|max_tokens|truncated|content_filter"  # why an answer ended
-_FAULT = rf"(?is)\W*({_FAULT})\W*|.*(error|exception|timed?.?out|unavailable).*"  # not `failed`, which tests do
+_STATE = re.compile(r"(?i)(\b|_)(status|state|error|exception|answer|(finish|stop)_reason)(\b|_)")
+_FAULT = re.compile(
+    r"""(?isx)  # a column's name and a cell that says that there is no answer
+    \w*answer\w*:\s (none | null | nan | n/?a)
+    | \w*status\w*:\s [45]\d\d  # of HTTP
+    | [^:]*:\s \W* (aborted | cancell?ed | skipped | no[ _-](answer|output|response) | http.?[45]\d\d) \W*
+    | [^:]*:\s (length | max_tokens | truncated | content_filter)  # why an answer ended
+    | [^:]*:\s .* (
+        \berror\b | exception\b | timed?.?out\b | connection | unavailable | overloaded
+        | rate.?limit | too.many.requests | out.of.memory
+    ) .*"""
+)
+"""Tests say `failed`, and programs that a model wrote `TypeError`: these are answers, and wrong."""
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _ASKED = _QUESTION | {"target", "gold", "reference"}
 _BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
@@ -90,7 +99,7 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     told = {one: {*columns[one].labels().names} - {"none"} for one in how}
     check_one_model(path, ({key: one} for key, own in told.items() if key.lower() in _MADE for one in own))
     rows.settings = {one: listed(own, 9) for one, own in told.items() if len(own) <= _MOST.get(one.lower(), 9)}
-    rows.said = partial(_answers, path, options)
+    rows.said = functools.partial(_answers, path, options)
     return rows.outcomes(name)
 
 
@@ -106,15 +115,16 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     known = [one for one in _header(path) if one not in used and not _MEASURED.search(one)]
     texts = set() if _QUESTION.isdisjoint(known) and options.prompt is None else {"text", "content", "message"}
     answering = [one for one in known if _ANSWER.search(one) or one in texts]
-    wanted = [*answering, *(one for one in known if _STATE.search(one) and one not in answering)]
+    # In one order on both sides: of several faults of an item the last is taken.
+    wanted = [*answering, *sorted(one for one in known if _STATE.search(one) and one not in answering)]
     items, *answers = _columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [_Column([])]
     ids, found = _items(items, path), defaultdict[str, set[Said]](set)
     for column, one in zip(wanted, (cell.labels() for cell in answers), strict=True):
         for at, item in enumerate(ids) if len(one.names) > 1 else ():  # one value says nothing of who answered
             if column in answering:
                 found[item].add((one[at], _LIKELY.search(column) is not None and "." in one[at]))
-            elif re.fullmatch(_FAULT, one[at]) and (one[at] != "none" or column.lower() == "answer"):
-                found[item] = {(f"({column}: {one[at]})", False)}
+            elif _FAULT.fullmatch(text := f"{column}: {one[at]}"):
+                found[item] = {(f"({text})", False)}
     return found
 
 
@@ -148,8 +158,15 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
 
 def _header(path: Path) -> list[str]:
     if path.suffix.lower() in JSON_LINES:
-        return list(first_objects(path))
+        state = path.stat()
+        return list(_keys(path, state.st_mtime_ns, state.st_size))
     return list(_parquet(path).column_names if path.suffix.lower() in PARQUET else next(_csv_rows(path)))
+
+
+@functools.lru_cache(16)
+def _keys(path: Path, *_state: int) -> tuple[str, ...]:
+    """Return the keys of all JSON lines: that of a fault may come late."""
+    return tuple(dict.fromkeys(key for one in json_objects(path) for key in one))
 
 
 def _items(column: _Column, path: Path) -> list[str]:
