@@ -137,7 +137,7 @@ class SliceBuilder:
             for number, doc in enumerate(task.eval_docs)
         ]
         for axis in [axis for axis in split_by if {one.levels.get(axis) for one in placed} & {None, "", "None"}]:
-            self.say(".split_by", f"{note.name} has documents without {axis!r}, which would be one stratum")
+            self.say(".split_by", f"{note.name} has documents without {axis!r}: give each a level, or split by others")
         if not note.at_most:
             self._check_counts(placed, split_by)
         by_task = len(info.tasks) > 1 if spec.split_by is None else TASK in spec.split_by
