@@ -171,3 +171,17 @@ def test_a_limit_that_cuts_the_baselines_samples_alone_hides_no_loss(tmp_path, c
     assert "baseline answered 80 items with '(cut by a limit: " in capsys.readouterr().out
     well = [float(at % 7 > 0) for at in range(400)]
     assert compared(_inspect(tmp_path / "well", well, _answers("b", well, "")), sides[0]) == 1
+
+
+def test_a_word_for_nothing_beside_no_likelihoods_is_a_failure(tmp_path):
+    """Details of lighteval may hold null where the likelihoods of a text would be."""
+    sides = []
+    for side, scores in (("a", BASE), ("b", WORSE)):
+        folder = _lighteval(tmp_path / side, scores, _answers(side, scores, "N/A"))
+        (file,) = folder.rglob("*.parquet")
+        lines = parquet.read_table(file).to_pylist()
+        for line in lines:
+            line["model_response"]["logprobs"] = None
+        parquet.write_table(pa.Table.from_pylist(lines), file)
+        sides.append(folder)
+    assert compared(*sides) == 4

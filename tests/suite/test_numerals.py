@@ -54,6 +54,7 @@ READ = {
     "powers of ten in words": {
         "42 million": [42_000_000], "$1.5 million": [1_500_000], "**3** thousand": [3000], "$2$ hundred": [200], "1,234 thousand": [1_234_000], "2 lakh": [200_000],
         "3 milliards": [3_000_000_000], "5\u4e07\u5186": [50_000], "1\u5104": [100_000_000], "42 thousandths": [42], "42 millimetres": [42], "2 trillion": [2 * 10**12], "3 crore": [30_000_000],
+        "3 hundred thousand": [300_000], "\u00bd million": ["0.5"], "2\u00bd million": ["2.5"], "\\boxed{42 \\text{ million}}": [42_000_000], "42  **million**": [42_000_000],
     },
     "around": {
         "2x3": [2, 3], "5kg": [5], "50\\%": [50], "50 %": [50], "\\boxed{5\\text{ kg}}": [5], "\\(5\\)": [5], "__42__": [42], "_-$5_": [-5], "7, 8": [7, 8], "1,2,3": [1, 2, 3],
@@ -92,6 +93,15 @@ def test_a_boxed_answer_is_the_one():
     """Without "Answer:", the number in the last box is what the answer states, whatever follows it."""
     assert stated_number("so \\boxed{3}, no: \\boxed{9{,}500} in 2 steps") == 9500
     assert stated_number("\\boxed{x} = 4") == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["between 40 and 42 million", "40, 42 million", "5 million or more", "less than 5 million"]
+)
+def test_a_bound_or_one_of_two_in_millions_states_none(text):
+    """As without the word."""
+    assert stated_number(text) is None
+    assert stated_number(text.replace(" million", "")) is None
 
 
 def test_what_an_answer_rejects_is_not_its_number():
