@@ -35,7 +35,7 @@ _UNRELATED = (
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
 _GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
 _NOTHING = re.compile(r'^none$|^(\{"\d+":|[\[\],"\s]|\\[nrt]|null)+')  # before an answer, as `said` has it
-_ENDING = re.compile(r'([\[\]{},"\s]|\bnull\b)+$')  # and behind it
+_BEHIND = '[]{}," \n'  # and signs behind it
 _MOMENT = re.compile(r"T\d\d-\d\d-\d\d\.\d{4,6}\.[jp]")  # in a file's name: no other run begins in that microsecond
 _LONG, _IN_ALL = 100, 50_000  # characters of a long answer, and of so many: another build writes some word differently
 
@@ -96,7 +96,8 @@ def _in_words(side: Outcomes) -> Iterator[tuple[str, str, bool]]:
     told = side.said()
     for item, score in zip(side.items, side.score.tolist(), strict=True) if told else ():
         if (said := told.get(item)) and not any(measured for _, measured in said):
-            text = max((_ENDING.sub("", _NOTHING.sub("", text)) for text, _ in said), key=len)
+            texts = (_NOTHING.sub("", text).rstrip(_BEHIND).removesuffix("null").rstrip(_BEHIND) for text, _ in said)
+            text = max(texts, key=len)
             yield item, text, score > 0.0
 
 
