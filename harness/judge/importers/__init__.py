@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from harness.errors import NotComparable, UsageError, one_line
 from harness.judge.importers.details import detail_files, load_lighteval, load_nel, nel_bundles
 from harness.judge.importers.inspect import is_log, load_inspect, log_files
-from harness.judge.importers.json_text import below, first_objects, parsed
+from harness.judge.importers.json_text import below, first_object, parsed
 from harness.judge.importers.lm_eval import is_sample, load_lm_eval, sample_files
 from harness.judge.importers.rows import ImportOptions
 from harness.judge.importers.tables import SUFFIXES, load_table
@@ -81,7 +81,7 @@ def format_of(path: Path, options: ImportOptions | None = None) -> Format:
         case ".json":
             return _of_json(path)
         case ".jsonl" | ".ndjson":
-            return "table" if named or not is_sample(first_objects(path)) else "lm_eval"
+            return "table" if named or not is_sample(first_object(path)) else "lm_eval"
         case suffix if suffix in SUFFIXES:
             return "lighteval" if not named and detail_files(path) else "table"
     raise UsageError(f"{path}: cannot be read. What can: {_KNOWN}")
@@ -104,7 +104,7 @@ def _of_directory(path: Path) -> Format:
 
 
 def _of_json(path: Path) -> Format:
-    if is_sample(first_objects(path)):
+    if is_sample(first_object(path)):
         return "lm_eval"
     try:
         if is_log(parsed(path.read_bytes(), str(path))):

@@ -6,7 +6,6 @@ A key given twice is an error, because JSON readers disagree about which of the 
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +72,16 @@ def _line(text: str, where: str) -> dict[str, Any]:
         raise NotComparable(f"{error}{cut}") from error
 
 
-def first_objects(path: Path) -> dict[str, Any]:
-    """Return the first thousand objects of JSON lines, or all of an array, as one: each may lack keys of the others."""
-    found: dict[str, Any] = {}
+def first_object(path: Path) -> dict[str, Any]:
+    """Return the first object of JSON lines or of an array of objects; an empty one if the file begins otherwise."""
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        lines = [*islice(filter(str.strip, stream), 1000)] or ["{}"]
-    with suppress(ValueError, RecursionError):  # what is no JSON is named when all is read
-        for one in json.loads(path.read_bytes()) if lines[0].lstrip()[0] == "[" else map(json.loads, lines):
-            found |= one if isinstance(one, dict) else {}
-    return found
+        line = next((line for line in stream if line.strip()), "{}")
+    try:
+        data = json.loads(line) if line.lstrip()[:1] != "[" else json.loads(path.read_text("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return {}
+    first = data[0] if isinstance(data, list) and data else data
+    return first if isinstance(first, dict) else {}
 
 
 def inner(data: object, *keys: str) -> Mapping[str, Any]:

@@ -46,7 +46,8 @@ _BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text"
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
 _HOW = Path(__file__).with_name("how_asked.txt").read_text("utf-8")  # a pattern of names that say how it was asked
 _MADE = dict.fromkeys(("model", "model_name", "model_id", "checkpoint", "quantization"), 0)
-_MOST = _MADE | dict.fromkeys(("judge", "grader", "metric", "scorer"), 1)  # values; may be a verdict; else 9
+_MOST = _MADE | dict.fromkeys(("judge", "grader", "metric", "scorer"), 1)
+"""How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
