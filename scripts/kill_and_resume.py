@@ -3,8 +3,8 @@
 
     scripts/kill_and_resume.py configs/demo.yaml --kills 10 --reference results/demo
 
-Without --reference an uninterrupted run is made first. Prints each kill and what it left; ends with 0 where
-comparisons.json and every answer are the same bytes, with 1 where they are not.
+Without --reference an uninterrupted run is made first. Prints each kill and what it left; ends with 0 if the run was
+killed at least once and comparisons.json and every answer are the same bytes, else with 1.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def main() -> int:
         same = answers(run) == answers(reference)
         judged = (run / "comparisons.json").read_bytes() == (reference / "comparisons.json").read_bytes()
         print(f"answers byte-identical: {same}; comparisons.json byte-identical: {judged}")
-    return 0 if same and judged else 1
+    return 0 if kills and same and judged else 1
 
 
 if __name__ == "__main__":
