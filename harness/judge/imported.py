@@ -67,7 +67,8 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
         if asked := sources([baseline, *(path for _, path in named)], reading):
             told = (np.array([asked.get(item, 0) for item in one.items], np.uint64) for one in (base, *judged))
             base, *judged = [replace(one, fingerprint=own) for one, own in zip((base, *judged), told, strict=True)]
-    errors = errors_in_words(map(_in_words, (base, *judged)))
+    several = 1 if reading.repeats == "mean" else 2 if set(used) != {"table"} else math.inf
+    errors = errors_in_words(_in_words(one, several) for one in (base, *judged)) if base.said() else {}
     if errors:
         base = replace(base, score=np.where([one in errors for one in base.items], math.nan, base.score))
     review = _related if options["chance"] is None else None
@@ -91,14 +92,18 @@ def _named(candidates: Sequence[str]) -> list[tuple[str, Path]]:
     return named
 
 
-def _in_words(side: Outcomes) -> Iterator[tuple[str, str, bool]]:
-    """Give item, longest answer and whether it is right, of the items that were answered in text."""
+def _in_words(side: Outcomes, several: float) -> Iterator[tuple[str, str, float]]:
+    """Give item, text and score of all answers, without text if they were not answered in text.
+
+    several: from so many texts of an item on, they are several answers, of which the mean alone is known: an item of
+    which one answer is an error is not right in full, which is all that its score says of that answer.
+    """
     told = side.said()
-    for item, score in zip(side.items, side.score.tolist(), strict=True) if told else ():
-        if (said := told.get(item)) and not any(measured for _, measured in said):
-            texts = (_NOTHING.sub("", text).rstrip(_BEHIND).removesuffix("null").rstrip(_BEHIND) for text, _ in said)
-            text = max(texts, key=len)
-            yield item, text, score > 0.0
+    for item, score in zip(side.items, np.nan_to_num(side.score).tolist(), strict=True):
+        said = set[Said]() if any(measured for _, measured in told.get(item, ())) else told.get(item, set())
+        texts = {_NOTHING.sub("", text).rstrip(_BEHIND).removesuffix("null").rstrip(_BEHIND) for text, _ in said}
+        for text in sorted(texts) or ["(no text)"]:
+            yield item, text, math.floor(score) if max(len(texts), 1) >= several else score
 
 
 def _related(index: compare.Index, side: Outcomes, found: Comparison) -> Comparison:

@@ -4,10 +4,12 @@ With several samples of an item, it is an event where any sample of the candidat
 baseline does. Late answers, later than `policy.latency` where the baseline's was not, are counted like other signs.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from harness.errors import NotComparable
@@ -25,7 +27,7 @@ baseline's length nothing can blow up, and "truncated" says it.
 """
 
 _LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters if any
-_REQUEST = re.compile(r"(?<!\S)(?=\S*\d)\S{8,}")  # the number or time of a request
+_NUMBER = re.compile(r"(?<!\S)(?=\S*\d)\S+")  # the number or time of a request, or tokens and seconds that it took
 ERROR = "which looks like an error of its server, as a candidate does not say it: counted as unanswered"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
 _WORDS = "none|null|nan|n/?a|undefined|error|exception|fail(ed|ure)|time[ds]?[ _-]?out|no[ _-](answer|output|response)"
@@ -151,32 +153,40 @@ def with_late(
     return [[marked(one, own) for one in side] for side, own in zip(sides, timed, strict=True)]
 
 
-def errors_in_words(sides: Iterable[Iterable[tuple[str, str, bool]]]) -> dict[str, str]:
+def errors_in_words(sides: Iterable[Iterable[tuple[str, str, float]]]) -> dict[str, str]:
     """Give each item that the first side's server answered with an error, as the text of its answer, to that text.
 
-    sides: item, text and whether it is right. Definition: a whole answer, empty, a word for nothing or numbers of
-    requests aside, that comes `_LEAST` times or more, is never right, and that another side gives less than half as
-    often. Source: own.
+    sides: item, text and score in [0, 1] of each answer. Definition: a whole answer, empty, a word for nothing or words
+    with any numbers, that comes `_LEAST` times or more, that another side gives clearly less than half as often, and
+    that is never right, or whose score that side clearly more than doubles on the same items: a judge's lowest grade
+    may be above 0, and an error hold what is asked. Clearly is by 3 or 4 standard errors of a count. Source: own.
     """
-    found: list[dict[str, list[tuple[str, bool]]]] = []
+    found: list[dict[str, list[tuple[str, float, str]]]] = []
+    scores: list[dict[str, list[float]]] = []
     for answers in sides:
         found.append(defaultdict(list))
-        for item, text, right in answers:
-            if _NOTHING.fullmatch(text) or (len(text) >= _SHORTEST and not _SPEAKS.search(text)):
-                found[-1][_REQUEST.sub("...", text)].append((item, right))
+        scores.append(defaultdict(list))
+        for item, text, score in answers:
+            scores[-1][item].append(score)
+            words = _NUMBER.sub("...", text)
+            if _NOTHING.fullmatch(text) or (len(words) >= _SHORTEST and not _SPEAKS.search(text)):
+                found[-1][words].append((item, score, text))
     errors = dict[str, str]()
-    for text, same in found[0].items() if len(found) > 1 else ():
-        known = min(len(other.get(text, ())) for other in found[1:])
-        if len(same) >= 2 * known + _LEAST and not any(right for _, right in same) and not refusal(text):
-            errors |= {item: text for item, _ in same}
+    for text, same in found[0].items():
+        own, texts = math.fsum(score for _, score, _ in same), {one for *_, one in same}
+        for other, theirs in zip(found[1:], scores[1:], strict=True):
+            known, gained = len(other.get(text, ())), math.fsum(fmean(theirs.get(item) or [0.0]) for item, *_ in same)
+            hardly = not own or gained > 2.0 * own + 4.0 * math.sqrt(own)
+            if hardly and len(same) >= 2.0 * known + 3.0 * math.sqrt(known) + _LEAST and not refusal(text):
+                errors |= dict.fromkeys((item for item, *_ in same), text if len(texts) > 1 else min(texts))
     return errors
 
 
-def in_words(scored: Iterable[Scored]) -> Iterator[tuple[str, str, bool]]:
-    """Give item, text and whether it is right, of texts that are kept, were not cut and refuse nothing."""
+def in_words(scored: Iterable[Scored]) -> Iterator[tuple[str, str, float]]:
+    """Give item, text and score, of texts that are kept, were not cut and refuse nothing."""
     for one in scored:
         said, refused = one.response, (one.signs or {}).get("refusal")
         if refused or not isinstance(said, Generation) or said.finish == "length":
             continue
         if said.text or said.token_ids or not one.length:
-            yield one.item_id, said.text.strip(), bool(one.score)
+            yield one.item_id, said.text.strip(), one.score or 0.0

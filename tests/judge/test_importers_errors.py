@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pyarrow as pa
 import pytest
@@ -108,6 +109,17 @@ STATES = [
     ("error_message", "CUDA out of memory", ""),
     ("status_code", 500, 200),
     ("finish_reason", "error", "stop"),
+    ("finish_reason", "abort", "stop"),
+    ("finish_reason", {"type": "length", "length": 256}, {"type": "stop"}),
+    ("finishReason", "max_output_tokens", "stop"),
+    ("error", "502 Bad Gateway", ""),
+    ("error", 503, None),
+    ("error", "Server disconnected without sending a response.", ""),
+    ("error_type", "APITimeoutError", ""),
+    ("errorMessage", "This model's maximum context length is 4096 tokens.", ""),
+    ("is_error", True, False),
+    ("err", "server_error", ""),
+    ("failure_reason", "timeout", ""),
 ]
 
 
@@ -126,6 +138,135 @@ def test_a_column_that_tells_of_failures_of_the_baseline_hides_no_loss(tmp_path,
     assert compared(*sides) == 4
     assert compared(*sides, "--allow-unmatched", "0.25", "--json") != 0
     assert "baseline answered 80 items with" in capsys.readouterr().out
+
+
+WITH_NUMBERS = [
+    "This model's maximum context length is 4096 tokens. However, you requested {} tokens ({} in the messages).",
+    "Rate limit reached for m: Limit 90000, Used {}, Requested {}. Please try again in {}ms.",
+    "Request timed out after {}.{} seconds",
+]
+
+
+@pytest.mark.parametrize("column", ["response", "error"])
+@pytest.mark.parametrize("fault", WITH_NUMBERS)
+def test_errors_that_hold_other_numbers_each_time_hide_no_loss(tmp_path, column, fault):
+    """What was asked, used or waited for; beside the column of errors the answer is empty."""
+    sides = []
+    for side, scores in (("a", BASE), ("b", WORSE)):
+        lines = [{"item": at, "score": one, "response": f"{side} 4{at}"} for at, one in enumerate(scores)]
+        for at, line in enumerate(lines):
+            failed = side == "a" and FAILED[at]
+            line["response"] = "" if failed else line["response"]
+            line[column] = fault.format(at + 3600, at, at * 7) if failed else line.get(column, "")
+        sides.append(jsonl(tmp_path / side / "t.jsonl", lines))
+    assert compared(*sides) == 4
+
+
+@pytest.mark.parametrize("low", [0.1, 0.04])
+@pytest.mark.parametrize("column", ["response", "error"])
+def test_a_grade_above_zero_makes_an_error_no_answer(tmp_path, column, low):
+    """A judge's lowest grade may be 1 of 10, and characters in common with the reference give a little."""
+    sides = []
+    for side, scores in (("a", BASE), ("b", WORSE)):
+        lines = [{"item": at, "score": one or low, "response": f"{side} 4{at}"} for at, one in enumerate(scores)]
+        for at, line in enumerate(lines):
+            line[column] = "Connection error." if side == "a" and FAILED[at] else line["response"]
+        sides.append(jsonl(tmp_path / side / "t.jsonl", lines))
+    assert compared(*sides) == 4
+
+
+def test_an_error_that_is_right_once_by_luck_is_no_answer(tmp_path):
+    """Where `retry after 20` was asked for 20; a template that is right as often as the candidate's is an answer."""
+    sides = []
+    for side, scores in (("a", BASE), ("b", WORSE)):
+        texts = _answers(side, scores, "Error code: 429 - retry after 20")
+        sides.append(_table(tmp_path / side, [*scores], texts))
+    rows = [json.loads(line) for line in sides[0].read_text().splitlines()]
+    rows[FAILED.index(True)]["score"] = 1.0
+    jsonl(sides[0], rows)
+    assert compared(*sides) == 4
+    few = [float(at % 10 == 0) for at in range(400)]
+    texts = [[f"The final answer is {at}" for at in range(400)], [f"{at} lamps" for at in range(400)]]
+    sides = [_table(tmp_path / name, few, said) for name, said in zip("cd", texts, strict=True)]
+    assert compared(*sides) == 0
+
+
+RIGHT = {"expected_output": "output", "reference_response": "response", "output": "prediction", "gold": "response"}
+
+
+@pytest.mark.parametrize("right", RIGHT)
+@pytest.mark.parametrize("error", ["", "timeout", None])
+def test_no_other_column_stands_for_an_answer_that_is_missing(tmp_path, right, error):
+    """What is right, a time or a file, longer than the answer, beside it."""
+    sides = []
+    for side, scores in (("a", BASE), ("b", WORSE)):
+        texts = _answers(side, scores, error)
+        rows = enumerate(zip(scores, texts, strict=True))
+        more = {"completion_timestamp": "2026-11-26T12:00:00.{0}", "output_file": "out/{0}.txt"}
+        lines = [
+            {"item": at, "score": one, right: f"a lamp, a jar, a river {at}", RIGHT[right]: text}
+            | {key: told.format(at) for key, told in more.items()}
+            for at, (one, text) in rows
+        ]
+        sides.append(jsonl(tmp_path / side / "t.jsonl", lines))
+    assert compared(*sides) == 4
+
+
+REPEATS, COUNT = 4, 1200
+
+
+def _repeated(seed, loss):
+    """Scores of several answers to each item."""
+    chance = random.Random(seed)
+    shares = [0.6 + 0.4 * (at % 7) / 7 for at in range(COUNT)]
+    return [[float(chance.random() < share - loss) for _ in range(REPEATS)] for share in shares]
+
+
+def _one_failed(side, scores, error, *, down):
+    """Texts of each answer, and the scores, where one of several answers to 40 % of the items is an error."""
+    lost = [down and at % 10 < 4 for at in range(COUNT)]
+    told = [[error if off and not k else f"{side} {at} {k}" for k in range(REPEATS)] for at, off in enumerate(lost)]
+    return told, [[0.0, *own[1:]] if off else own for off, own in zip(lost, scores, strict=True)]
+
+
+def _repeats_lm_eval(folder, told, scores):
+    lines = [
+        lm_eval_sample(at, sum(one) / REPEATS, resps=[texts], filtered_resps=[texts])
+        for at, (one, texts) in enumerate(zip(scores, told, strict=True))
+    ]
+    return samples_of(folder, "jars", lines)
+
+
+def _repeats_inspect(folder, told, scores):
+    path = inspect_log(folder / "log.json", scores, epochs=REPEATS)
+    log = json.loads(path.read_text())
+    for sample, text in zip(log["samples"], [text for texts in told for text in texts], strict=True):
+        sample["output"] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
+    path.write_text(json.dumps(log))
+    return path
+
+
+def _repeats_table(folder, told, scores):
+    lines = [
+        {"item": at, "score": one, "response": text}
+        for at, (own, texts) in enumerate(zip(scores, told, strict=True))
+        for one, text in zip(own, texts, strict=True)
+    ]
+    return jsonl(folder / "t.jsonl", lines)
+
+
+@pytest.mark.parametrize("write", [_repeats_lm_eval, _repeats_inspect, _repeats_table])
+@pytest.mark.parametrize("error", ["", "Error code: 429 - the rate limit is reached"])
+def test_an_error_in_place_of_one_of_several_answers_hides_no_loss(tmp_path, write, error):
+    """Their mean is above 0, so it alone does not show that one of them was none."""
+    more = ["--repeats", "mean"] if write is _repeats_table else []
+    base, worse = _repeated(1, 0.0), _repeated(2, 0.1)
+    for down in (True, False):
+        sides = [
+            write(tmp_path / f"{down}" / "a", *_one_failed("a", base, error, down=down)),
+            write(tmp_path / f"{down}" / "b", *_one_failed("b", worse, error, down=False)),
+        ]
+        assert compared(*sides, *more) == (4 if down else 1)
 
 
 def test_a_failure_that_only_late_lines_tell_hides_no_loss(tmp_path):

@@ -66,6 +66,7 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
         if (count := bundle.get("n_results", len(lines) or "its")) != len(lines):
             raise NotComparable(f"{file}: holds {len(lines)} of {count} results: copy the whole file")
         chance = guessing([str(one.get("expected_answer")) for one in lines])
+        kept = any(one.get("model_response") for one in lines)
         found = _repeats(lines, file, rows.notes)
         expected = max([int(inner(bundle, "benchmark").get("repeats") or 1), *map(len, found.values())])
         for item, repeats in found.items():
@@ -75,8 +76,8 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
                 raise NotComparable(f"{where}: its repeats were asked differently, or its metadata is no object")
             scores = [one for one in (_reward(each, where) for each in repeats) if not math.isnan(one)]
             mean = math.fsum(scores) / len(scores) if len(scores) == expected else math.nan
-            told = (one.get("model_response") for one in repeats)
-            rows.said[f"{task}/{item}"] = {(str(one), False) for one in told if one is not None}
+            told = [one.get("model_response") for one in repeats]
+            rows.said[f"{task}/{item}"] = {("" if one is None else str(one), False) for one in told} if kept else set()
             rows.add(f"{task}/{item}", mean, document, where, task=task, asked=asked.pop(), chance=chance)
         judges = {str(inner(one, "scoring_details", "judge").get("judge_model") or "") for one in lines} - {""}
         rows.measure[task] = ",".join(("reward", *sorted(judges)))
@@ -139,7 +140,9 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
             answer = doc.get("model_response", doc.get("predictions"))
             if any(parts := [*map(answer.get, ("text", "logprobs"))] if isinstance(answer, Mapping) else [answer]):
-                rows.said[f"{task}/{item}"].add((json.dumps(parts, default=str, ensure_ascii=False), not parts[0]))
+                for text in parts[0] if parts[0] and isinstance(parts[0], list) else parts[:1]:
+                    said_now = json.dumps([text, *parts[1:]], default=str, ensure_ascii=False)
+                    rows.said[f"{task}/{item}"].add((said_now, not parts[0]))
             score = read.score_of(one["metric"], metric, where)
             right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
             chance = right / count if right < count else 0.0  # if all are right, they are ways to write one answer

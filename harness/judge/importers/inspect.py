@@ -126,6 +126,7 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
     rows.settings |= {f"{key} of {place}": one for key, one in {**known, **log.grader}.items()}
     epochs: dict[str, dict[Any, float]] = defaultdict(dict)
     first: dict[str, tuple[list[Any], dict[str, Any], str]] = {}
+    answers: list[tuple[str, Any, list[Any]]] = []
     partial = edited = 0
     for sample in _samples(log.file):
         where = f"{log.file}: sample {sample.get('id')}"
@@ -142,10 +143,11 @@ def _add(log: _Log, varying: Mapping[str, str], metric: str | None, rows: Rows) 
         epoch = sample.get("epoch", len(epochs[item]) + 1)
         if epoch in epochs[item]:
             raise NotComparable(f"{where}: has epoch {epoch} twice")
-        if told := _told(sample):
-            rows.said[item].add((canonical_json({str(epoch): told}), False))
+        answers.append((item, epoch, _told(sample)))
         epochs[item][epoch] = _score(sample, log.task, where, metric, rows)
         edited += any(inner(one).get("history") for one in inner(sample, "scores").values())
+    for item, epoch, told in answers if any(told for *_, told in answers) else ():
+        rows.said[item].add((canonical_json({str(epoch): told or [""]}), False))
     stored, said = sum(map(len, epochs.values())), inner(log.header, "results")
     counts = (said.get(key) for key in ("completed_samples", "total_samples"))
     count = max((one for one in counts if isinstance(one, int)), default=0)

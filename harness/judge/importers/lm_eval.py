@@ -69,7 +69,7 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         for line in lines:
             item, where = f"{task}/{read.as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = read.score_of(line, metric, where), fingerprint(*_hashes(line))
-            if told := line.get("resps") or line["filtered_resps"]:
+            for told in _answers(line):
                 rows.said[item].add((text := json.dumps(told, ensure_ascii=False), _CHOICE.match(text) is not None))
             share = right_share(line, len(_requests(line)) // (1 + twice))
             rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(share, guess))
@@ -77,6 +77,13 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             sources.append(f"{task}/{fingerprint(*texts, str(line.get('target')))}" if texts else item)
     rows.clusters = rows.clusters or sources  # what was asked alike is one source, whatever else documents hold
     return rows.outcomes(name)
+
+
+def _answers(line: Mapping[str, Any]) -> list[Any]:
+    """Return all that was answered as one, or each answer if the same request was answered in text several times."""
+    told = line.get("resps") or line["filtered_resps"]
+    again = told[0] if isinstance(told, list) and len(told) == 1 else None
+    return (again if isinstance(again, list) and {*map(type, again)} == {str} else [told]) if told else []
 
 
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:

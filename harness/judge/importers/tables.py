@@ -25,19 +25,29 @@ PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _LIKELY = re.compile(r"(?i)log_?(prob|lik)|(\b|_)(loss|nll)(\b|_)")
 _ANSWER = re.compile(rf"{_LIKELY.pattern}|resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|generat|model_ans|hypo")
-_MEASURED = re.compile(r"(?i)(time|seconds|latency|tokens|cost)(_?m?s)?$|(\b|_)(m?s|secs?|len(gth)?|count|id|at)$")
+_RIGHTS = re.compile(r"(?i)(\b|_)(expected|reference|gold(en)?|ideal|truth|target|correct)(\b|_)")  # not the model's
+_MEASURED = re.compile(
+    r"(?i)(?!pred).*((time|seconds|latency|tokens|cost)(_?m?s)?|timestamp|file|path|hash|url|model"
+    r"|(\b|_)(m?s|secs?|len(gth)?|count|id|at))"
+)
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
-_STATE = re.compile(r"(?i)(\b|_)(status|state|error|exception|answer|(finish|stop)_reason)(\b|_)")
+_STATE = re.compile(r"(?i)(\b|_)(status|state|err(or)?|exception|failure|answer|(finish|stop)_reason)(\b|_)")
 _FAULT = re.compile(
     r"""(?isx)  # a column's name and a cell that says that there is no answer
     \w*answer\w*:\s (none | null | nan | n/?a)
-    | \w*status\w*:\s [45]\d\d  # of HTTP
-    | [^:]*:\s \W* (aborted | cancell?ed | skipped | no[ _-](answer|output|response) | http.?[45]\d\d) \W*
-    | [^:]*:\s (length | max_tokens | truncated | content_filter)  # why an answer ended
-    | [^:]*:\s .* (
-        \berror\b | exception\b | timed?.?out\b | connection | unavailable | overloaded
-        | rate.?limit | too.many.requests | out.of.memory
-    ) .*"""
+    | \w*reason\w*:\s (\{.*\btype\W+)? (  # why an answer ended
+        length | max_tokens | max_output_tokens | model_length | context_length\w* | truncated | content_filter
+        | safety | abort ) (\W.*)?
+    | (?P<failed>
+        \w*(status|code)\w*:\s [45]\d\d  # of HTTP
+        | \w*err\w*:\s ( true | (40[0138] | 429 | 50[0-4] | 52\d) (\s\D.*)? )
+        | [^:]*:\s \W* (aborted | cancell?ed | skipped | no[ _-](answer|output|response) | oom | http\S*\s?[45]\d\d) \W*
+        | [^:]*:\s (length | max_tokens | truncated | content_filter)
+        | [^:]*:\s .* (
+            \berror\b | exception\b | timed?.?out\b | connection | disconnected | unavailable | overloaded | bad.gateway
+            | rate.?limit | too.many.requests | out.of.memory | context.(length|window) | (server|api|time.?out)_?error
+        ) .*
+    )"""
 )
 """Tests say `failed`, and programs that a model wrote `TypeError`: these are answers, and wrong."""
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
@@ -113,19 +123,19 @@ def _guesses(slices: Labels, right: Labels) -> list[float]:
 def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     """Return the cells of the columns of answers by item; none if there are none."""
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
-    known = [one for one in _header(path) if one not in used and not _MEASURED.search(one)]
+    known = [one for one in _header(path) if one not in used and not _MEASURED.fullmatch(one)]
     texts = set() if _QUESTION.isdisjoint(known) and options.prompt is None else {"text", "content", "message"}
-    answering = [one for one in known if _ANSWER.search(one) or one in texts]
-    # In one order on both sides: of several faults of an item the last is taken.
-    wanted = [*answering, *sorted(one for one in known if _STATE.search(one) and one not in answering)]
+    answering = [one for one in known if one in texts or (_ANSWER.search(one) and not _RIGHTS.search(one))]
+    states = {one: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", one) for one in known if one not in answering}
+    wanted = [*answering, *(one for one, words in states.items() if _STATE.search(words))]
     items, *answers = _columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [_Column([])]
     ids, found = _items(items, path), defaultdict[str, set[Said]](set)
     for column, one in zip(wanted, (cell.labels() for cell in answers), strict=True):
         for at, item in enumerate(ids) if len(one.names) > 1 else ():  # one value says nothing of who answered
             if column in answering:
                 found[item].add((one[at], _LIKELY.search(column) is not None and "." in one[at]))
-            elif _FAULT.fullmatch(text := f"{column}: {one[at]}"):
-                found[item] = {(f"({text})", False)}
+            elif fault := _FAULT.fullmatch(f"{states[column]}: {one[at]}"):  # failures count together
+                found[item].add((f"({column}: {'a failure' if fault['failed'] else one[at]})", False))
     return found
 
 
