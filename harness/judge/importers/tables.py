@@ -32,24 +32,7 @@ _MEASURED = re.compile(
 )
 """Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
 _STATE = re.compile(r"(?i)(\b|_)(status|state|err(or)?|exception|failure|answer|(finish|stop)_reason)(\b|_)")
-_FAULT = re.compile(
-    r"""(?isx)  # a column's name and a cell that says that there is no answer
-    \w*answer\w*:\s (none | null | nan | n/?a)
-    | \w*reason\w*:\s (\{.*\btype\W+)? (  # why an answer ended
-        length | max_tokens | max_output_tokens | model_length | context_length\w* | truncated | content_filter
-        | safety | abort ) (\W.*)?
-    | (?P<failed>
-        \w*(status|code)\w*:\s [45]\d\d  # of HTTP
-        | \w*err\w*:\s ( true | (40[0138] | 429 | 50[0-4] | 52\d) (\s\D.*)? )
-        | [^:]*:\s \W* (aborted | cancell?ed | skipped | no[ _-](answer|output|response) | oom | http\S*\s?[45]\d\d) \W*
-        | [^:]*:\s (length | max_tokens | truncated | content_filter)
-        | [^:]*:\s .* (
-            \berror\b | exception\b | timed?.?out\b | connection | disconnected | unavailable | overloaded | bad.gateway
-            | rate.?limit | too.many.requests | out.of.memory | context.(length|window) | (server|api|time.?out)_?error
-        ) .*
-    )"""
-)
-"""Tests say `failed`, and programs that a model wrote `TypeError`: these are answers, and wrong."""
+_FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _ASKED = _QUESTION | {"target", "gold", "reference"}
 _BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
