@@ -30,7 +30,7 @@ _LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else
 _NUMBER = re.compile(r"(?<!\S)(?=\S*\d)\S+")  # the number or time of a request, or tokens and seconds that it took
 ERROR = "which looks like an error of its server, as a candidate does not say it: counted as unanswered"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
-_WORDS = "none|null|nan|n/?a|undefined|error|exception|fail(ed|ure)|time[ds]?[ _-]?out|no[ _-](answer|output|response)"
+_WORDS = "none|null|nan|n/?a|undefined|error|exception|failed|failure|(read)?time[ds]?.?out|no.(answer|output|response)"
 _NOTHING = re.compile(rf"(?i)[\W_]*+({_WORDS})?[\W_]*+")  # what a program writes where it got no answer, or signs alone
 
 
@@ -169,7 +169,8 @@ def errors_in_words(sides: Iterable[Iterable[tuple[str, str, float]]]) -> dict[s
         for item, text, score in answers:
             scores[-1][item].append(score)
             words = _NUMBER.sub("...", text)
-            if _NOTHING.fullmatch(text) or (len(words) >= _SHORTEST and not _SPEAKS.search(text)):
+            nothing = _NOTHING.fullmatch(words if re.search("[a-zA-Z]", words) else text)  # a number is an answer
+            if nothing or (len(words) >= _SHORTEST and not _SPEAKS.search(text)):
                 found[-1][words].append((item, score, text))
     errors = dict[str, str]()
     for text, same in found[0].items():

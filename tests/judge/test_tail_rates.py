@@ -391,10 +391,12 @@ def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidate
     well = _said([f"The answer is {at}" for at in range(6)])
     assert set(_errors([_said(busy), well]).values()) == {"The model is overloaded (request ..."}
     assert set(_errors([_said(busy), well])) == {f"t/{at}" for at in range(6)}
+    assert set(_errors([_said([f"Error: {at}" for at in range(6)]), well]).values()) == {"Error: ..."}
+    assert not _errors([_said([f"{at}" for at in range(6)]), _said([f"{at} jars" for at in range(6)])])
     assert _errors([_said(busy), _said(busy), well])  # one candidate that is well is enough
     assert not _errors([_said(busy[:4]), well])
     assert not _errors([_said(["I do not"] * 6), well])  # too short to be told from a label
-    for word in ("nan", "[timed out]", "<ERROR>", "no response", "-" * 100_000):
+    for word in ("nan", "[timed out]", "<ERROR>", "ReadTimeout", "no response", "-" * 100_000):
         assert len(_errors([_said([word] * 6), well])) == 6
     assert not _errors([_said(["-" * 100_000 + "?x"] * 4), well])  # and in no time
     assert set(_errors([_said([""] * 4 + [" \n"] * 2), well]).values()) == {""}
