@@ -217,6 +217,45 @@ def test_several_models_in_one_directory_are_refused():
         load(LM_EVAL)
 
 
+def _task_of_its_own(folder, task, told, date=DATE):
+    """What a loop over tasks writes: `--output_path out/bf16/TASK`; told: what the summary says of the model."""
+    place = folder / task / "m"
+    lines = [lm_eval_sample(at, doc_hash=f"{task} {at}") for at in range(9)]
+    samples_of(place, task, lines)
+    (place / f"samples_{task}_{DATE}.jsonl").rename(place / f"samples_{task}_{date}.jsonl")
+    if told is not None:
+        (place / f"results_{date}.json").write_text(json.dumps({"config": told}))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        ({"model": "hf", "model_args": "pretrained=m"}, {"model": "hf", "model_args": "pretrained=m"}, ""),
+        ({"model_args": "pretrained=m"}, {"model_args": "pretrained=m,load_in_4bit=True"}, "model_args: "),
+        ({"model_args": "pretrained=m"}, {"model_args": ""}, "folder: "),
+        ({"model_args": "pretrained=m"}, None, "folder: "),
+        (None, None, "folder: "),
+    ],
+)
+@pytest.mark.parametrize("date", [DATE, "2026-03-02T10-00-00.000000"])
+def test_a_task_may_have_a_folder_of_its_own(tmp_path, one, other, says, date):
+    """One model and its arguments by both summaries; a folder without such a summary may be another model's."""
+    _task_of_its_own(tmp_path, "jars", one)
+    _task_of_its_own(tmp_path, "cups", other, date)
+    with pytest.raises(UsageError, match=rf"several models \({says}") if says else nullcontext():
+        assert len(load(tmp_path)) == 18
+
+
+def test_one_task_in_two_folders_is_refused(tmp_path):
+    """Two servers of one name and address, one after the other: the later one's answers would replace the first's."""
+    told = {"model": "local-completions", "model_args": "model=m,base_url=http://localhost:8000/v1"}
+    _task_of_its_own(tmp_path / "bf16", "jars", told)
+    _task_of_its_own(tmp_path / "int4", "jars", told, "2026-03-02T10-00-00.000000")
+    with pytest.raises(UsageError, match=r"several models \(folder of jars: .*bf16/jars/m and .*int4/jars/m\)"):
+        load(tmp_path)
+
+
 def test_averages_alone_cannot_be_judged(tmp_path):
     """A directory with results_*.json only: the remedy is --log_samples."""
     (tmp_path / "results_2026-01-01.json").write_text('{"results": {}}')

@@ -81,14 +81,16 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
 
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:
     """Return each task's file; the newest if a task was run several times, with a note."""
-    files = sample_files(path)
-    read.check_one_model(path, ({"folder": file.parent} for file in files))
     dated: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    for file in files:
+    for file in sample_files(path):
         found = _NAME.fullmatch(file.name)
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
-    made = [_model(file) for file in {date: file for runs in dated.values() for date, file in runs}.values()]
-    read.check_one_model(path, [model for model, *_ in made])
+    runs_of = {(date, file.parent): file for runs in dated.values() for date, file in runs}
+    made = [_model(file) for file in runs_of.values()]
+    told = all(model["model_args"] for model, *_ in made)  # if not, another folder may be of another model
+    folders = ({"folder" + told * f" of {task}": file.parent} for task, runs in dated.items() for _, file in runs)
+    read.check_one_model(path, folders)
+    read.check_one_model(path, (model for model, *_ in made))
     lacking = {task for *_, tasks in made for task in tasks} - {re.sub(r"\W", "_", task) for task in dated}
     if lacking and path.is_dir():
         raise NotComparable(f"{path}: its summary names {listed(lacking)}, of which there are no samples: copy all")
