@@ -180,7 +180,7 @@ def test_runs_of_one_task_with_other_model_arguments_are_refused(tmp_path):
     for date, more in ((DATE, ""), ("2026-03-02T10-00-00.000000", ",load_in_4bit=True")):
         told = {"config": {"model_args": f"pretrained=m{more}"}}
         (folder / f"results_{date}.json").write_text(json.dumps(told))
-    with pytest.raises(UsageError, match=r"models \(model_args: pretrained=m and pretrained=m,load_in_4bit=True\)"):
+    with pytest.raises(UsageError, match=r"models \(model_args: load_in_4bit=True,pretrained=m and pretrained=m\)"):
         load(folder)
     (folder / f"results_{DATE}.json").unlink()
     assert load(folder).score.tolist() == [0.0] * 9
@@ -191,7 +191,7 @@ def test_runs_of_one_task_with_other_model_arguments_are_refused(tmp_path):
     [
         (
             {"model": "hf", "model_args": "pretrained=m,load_in_4bit=True"},
-            "model_args: pretrained=m and pretrained=m,l",
+            "model_args: load_in_4bit=True,pretrained=m and p",
         ),
         ({"model": "hf", "model_args": {"pretrained": "other"}}, "model_args: pretrained=m and pretrained=other"),
         ({"model": "vllm", "model_args": "pretrained=m"}, "model: hf and vllm"),
@@ -215,6 +215,28 @@ def test_several_models_in_one_directory_are_refused():
     """The parent of two models' directories is neither of them."""
     with pytest.raises(UsageError, match="several models"):
         load(LM_EVAL)
+
+
+@pytest.mark.parametrize(
+    ("told", "fits"),
+    [
+        ("dtype=auto,pretrained=m", True),
+        ({"dtype": "auto", "pretrained": "m"}, True),
+        ("pretrained=m, dtype=auto, tensor_parallel_size=2,device=cuda:1", True),
+        ({"pretrained": "m", "batch_size": "auto", "dtype": "auto", "num_concurrent": 32, "seed": 7}, True),
+        ("pretrained=m", False),
+        ("pretrained=m,dtype=float16", False),
+        ("pretrained=m,dtype=auto,max_length=512", False),
+        ("pretrained=m,dtype=auto,device_map=auto", False),
+        ("pretrained=m,dtype=auto,base_url=http://localhost:8001/v1", False),
+    ],
+)
+def test_arguments_that_decide_no_answer_do_not_make_another_model(tmp_path, told, fits):
+    """A second task's run on two GPUs, say, or with the arguments in another order."""
+    _task_of_its_own(tmp_path, "jars", {"model": "hf", "model_args": "pretrained=m,dtype=auto,batch_size=8"})
+    _task_of_its_own(tmp_path, "cups", {"model": "hf", "model_args": told})
+    with nullcontext() if fits else pytest.raises(UsageError, match=r"several models \(model_args"):
+        assert len(load(tmp_path)) == 18
 
 
 def _task_of_its_own(folder, task, told, date=DATE):
