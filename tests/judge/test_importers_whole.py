@@ -14,6 +14,9 @@ SCORES = [float(at % 4 > 0) for at in range(200)]
 WORSE = [float(at % 4 > 1) for at in range(200)]
 
 
+_RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "Answer_Key")
+
+
 def _lm_eval(folder, task, scores, tasks=("good", "bad")):
     samples_of(folder / "m", task, [lm_eval_sample(at, one, doc_hash=f"{task}{at}") for at, one in enumerate(scores)])
     summary = {"configs": {one: {} for one in tasks}, "config": {"model": "hf"}}
@@ -131,7 +134,14 @@ def test_a_folder_behind_a_link_is_read(tmp_path, write, place):
 
 @pytest.mark.parametrize(
     ("column", "words", "code"),
-    [("prompt", (), 4), ("Question", (), 4), ("gold", (), 4), ("note", (), 0), ("prompt", ("--prompt", "item"), 0)],
+    [
+        ("prompt", (), 4),
+        ("Question", (), 4),
+        *((one, (), 4) for one in _RIGHT),
+        ("note", (), 0),
+        ("answer", (), 0),
+        ("prompt", ("--prompt", "item"), 0),
+    ],
 )
 def test_ids_that_are_row_numbers_of_another_selection_are_refused(tmp_path, column, words, code):
     """The candidate's unanswered rows were dropped, and the others numbered anew: they are easier questions."""

@@ -41,9 +41,9 @@ _FAULT = re.compile(
 )
 """Tests say `failed`, and programs that a model wrote `TypeError`: these are answers, and wrong."""
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
-_ASKED = _QUESTION | {"target", "gold", "reference"}
-_BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
+_ASKED = _QUESTION | set(_RIGHT)
+_BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
 _HOW = Path(__file__).with_name("how_asked.txt").read_text("utf-8")  # a pattern of names that say how it was asked
 _MADE = dict.fromkeys(("model", "model_name", "model_id", "checkpoint", "quantization"), 0)
 _MOST = _MADE | dict.fromkeys(("judge", "grader", "metric", "scorer"), 1)
