@@ -116,8 +116,7 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     said = {file: _summary(file) for own in files.values() for file in own}
     named = all(model.get("model_name") for model, *_ in said.values())  # or else a folder may be another's
     folders = ({"folder" + named * f" of {task}": one.parent.parent} for task, own in files.items() for one in own)
-    read.check_one_model(path, folders)
-    read.check_one_model(path, (model for model, *_ in said.values()))
+    read.check_one_model(path, (*folders, *(model for model, *_ in said.values())))
     lacking = {task for *_, named in said.values() for task in named} - {re.sub(r"\W", "_", task) for task in files}
     if lacking and path.is_dir():
         raise NotComparable(f"{path}: its results name {listed(lacking)}, of which there are no details: copy them all")

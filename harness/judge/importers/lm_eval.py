@@ -26,8 +26,8 @@ PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_a
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
 _SUMMARY = re.compile(r"(?!samples_)(?:results_.*|.*_\d{4}-\d\d-\d\dT[-\d.]+)\.json")  # --output_path may name it
 _LIMITS = re.compile(r"(?:max_gen_toks|truncation|enable_thinking|think_end_token|add_bos_token)=[^,]*")  # of a model
-_OPERATION = "(tensor|data|pipeline)_parallel_size|parallelize|gpu_memory_utilization|num_concurrent|max_retries"
-_OPERATION += "|timeout|(max_)?batch_size|device(_map_option)?|trust_remote_code|seed"  # which decide no answer
+_RUNNING = r"\w+_parallel_size|parallelize|gpu_memory_utilization|num_concurrent|max_retries|timeout|trust_remote_code"
+_DECIDING = re.compile(rf"(?:^|,)(?!\s*(?:{_RUNNING}|(?:max_)?batch_size|device(?:_map_option)?|seed)=)\s*([^,]+)")
 _CHOICE = re.compile(r'(?i)\[+(-?[\d.]+|"-?[\d.]+"), "?(true|false)')  # how likely, and whether the likeliest
 _OWN = frozenset({  # keys of a sample that are not metrics
     "arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps", "target",
@@ -87,15 +87,12 @@ def _newest(path: Path, rows: Rows) -> dict[str, Path]:
     for file in sample_files(path):
         found = _NAME.fullmatch(file.name)
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
-    runs_of = {(date, file.parent): file for runs in dated.values() for date, file in runs}
-    made = [_model(file) for file in runs_of.values()]
-    for model, *_ in made:
-        parts = (one.strip() for one in model["model_args"].split(","))
-        model["model_args"] = ",".join(sorted(one for one in parts if not re.match(f"({_OPERATION})=", one)))
+    made = [_model(file) for file in {(day, one.parent): one for runs in dated.values() for day, one in runs}.values()]
+    for model, *_ in made:  # arguments in any order, without those that decide no answer
+        model["model_args"] = ",".join(sorted(_DECIDING.findall(model["model_args"])))
     told = all(model["model_args"] for model, *_ in made)  # if not, another folder may be of another model
     folders = ({"folder" + told * f" of {task}": file.parent} for task, runs in dated.items() for _, file in runs)
-    read.check_one_model(path, folders)
-    read.check_one_model(path, (model for model, *_ in made))
+    read.check_one_model(path, (*folders, *(model for model, *_ in made)))
     lacking = {task for *_, tasks in made for task in tasks} - {re.sub(r"\W", "_", task) for task in dated}
     if lacking and path.is_dir():
         raise NotComparable(f"{path}: its summary names {listed(lacking)}, of which there are no samples: copy all")
