@@ -146,12 +146,40 @@ def test_metrics_of_two_sides_must_be_one(samples):
     "name", ["word_perplexity", "bits_per_byte", "exact_mismatch", "miss_rate", "no_answer", "invalid_json", "broken"]
 )
 def test_less_is_better_is_no_score(samples, name):
-    """A perplexity is never taken for a score, asked for or not."""
+    """A perplexity is never taken for a score, asked for or not; nor are others passed over beside a task."""
     path = _only(samples, "colors")
+    if name in {"word_perplexity", "bits_per_byte"}:
+        _only(samples, "sums").unlink()
     _write(path, [line | {"metrics": [name], name: 0.5} for line in _lines(path)])
     for options in (ImportOptions(), ImportOptions(metric=name)):
         with pytest.raises(UsageError):
             load(samples, options)
+
+
+def test_a_perplexity_beside_other_tasks_is_left_out_and_named(tmp_path):
+    """wikitext in the run of other tasks: they are judged. By itself, or asked for, it is refused."""
+    for side, right in (("a", 100), ("b", 101)):
+        samples_of(tmp_path / side, "jars", [lm_eval_sample(at, float(at < right)) for at in range(101)])
+        names = ["word_perplexity", "bits_per_byte"]
+        words = {name: [-7.5, 3 * len(side) + right] for name in names}
+        samples_of(tmp_path / side, "wikitext", [lm_eval_sample(at, metrics=names, **words) for at in range(9)])
+        told = {"wikitext": {"version": right}, "jars": {"version": 1}}  # of what is not judged nothing must agree
+        (tmp_path / side / f"results_{DATE}.json").write_text(json.dumps({"versions": told}))
+    found = load(tmp_path / "a")
+    assert (len(found), found.measure) == (101, {"jars": "exact_match"})
+    says = "not judged: less is better of all its metrics: word_perplexity, bits_per_byte"
+    assert [f"samples_wikitext_{DATE}.jsonl: {says}" in note for note in found.notes] == [True]
+    assert compared(tmp_path / "a", tmp_path / "b") == 0
+    assert compared(tmp_path / "a", tmp_path / "b", "--metric", "exact_match") == 0
+    for asked in ("word_perplexity", "wikitext=bits_per_byte"):
+        assert compared(tmp_path / "a", tmp_path / "b", "--metric", asked) == 2
+    for side in "ab":
+        (tmp_path / side / f"results_{DATE}.json").unlink()
+        wikitext = tmp_path / side / f"samples_wikitext_{DATE}.jsonl"
+        shutil.copy(wikitext, tmp_path / side / f"samples_jars_{DATE}.jsonl")
+    assert compared(tmp_path / "a", tmp_path / "b") == 2
+    (tmp_path / "a" / f"samples_jars_{DATE}.jsonl").unlink()
+    assert compared(tmp_path / "a", tmp_path / "b") == 2
 
 
 def test_a_metric_of_several_numbers_is_refused(samples):

@@ -57,8 +57,8 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             rows.notes.append(f"{files[task].name}: scored by filter {names[0]!r} of {', '.join(names)}")
         tasks[task] = [line for line in tasks[task] if str(line.get("filter")) == filters.get(task, names[0])]
     metrics = _metrics({task: lines[0] for task, lines in tasks.items()}, files, options, rows)
-    for task, lines in tasks.items():
-        metric, chosen = metrics[task], lines[0].get("filter")
+    for task, metric in sorted(metrics.items()):
+        lines, chosen = tasks[task], tasks[task][0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
         made, _, counts = _model(files[task])
         rows.sources[task] = str(files[task]), canonical_json(made) if made["model_sha"] else ""
@@ -115,12 +115,11 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 def _metrics(
     first: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path], options: ImportOptions, rows: Rows
 ) -> dict[str, str]:
-    """Return the metric that is each task's score. first: a sample per task."""
+    """Return the metric that is the score of each task that has one. first: a sample per task."""
     known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
     found = read.per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
         summaries = [parsed(one.read_bytes(), str(one)) for one in _summaries(files[task])]
-        rows.settings |= _settings(first[task], files[task], task, summaries)
         told = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
         lower, asked = {*filter(read.less_is_better, names), *(one for one, up in told if up is False)}, found.get(task)
         if asked in lower:
@@ -128,10 +127,15 @@ def _metrics(
         if asked is None:
             usable = [one for one in names if one not in lower]
             if names and not usable:
-                raise UsageError(f"{files[task]}: less is better of all its metrics: {', '.join(names)}")
+                rows.notes.append(f"{files[task]}: not judged: less is better of all its metrics: {', '.join(names)}")
+                perplexities = re.fullmatch(r"(\w*(perplexity|bits_per_byte) ?)+", " ".join(names))
+                if not perplexities or (not found and task == max(known)):  # there is nothing else
+                    raise UsageError(rows.notes[-1])
+                continue
             found[task] = read.best_metric(task, usable, PREFERRED, files[task])
             if options.metric:
                 rows.notes.append(f"{task}: has no such --metric, and is judged by {found[task]}")
+        rows.settings |= _settings(first[task], files[task], task, summaries)
     return found
 
 
