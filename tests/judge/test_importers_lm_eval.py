@@ -534,3 +534,26 @@ def test_a_later_summary_says_nothing_of_older_samples(tmp_path):
         for date, version in rules.items():
             (tmp_path / name / f"results_{date}.json").write_text(json.dumps({"versions": {"jars": version}}))
     assert compared(tmp_path / "a", tmp_path / "b") == 4
+
+
+@pytest.mark.parametrize(
+    ("dates", "code"),
+    [
+        ((DATE,), 0),
+        ((DATE, DATE.replace("-03-", "-04-")), 0),
+        ((), 0),
+        (("of jars",), 0),
+        ((DATE.replace("-03-", "-04-"),), 4),
+        ((DATE.replace("-03-", "-02-"), "of jars"), 4),
+    ],
+)
+def test_samples_among_summaries_of_other_runs_are_refused(tmp_path, capsys, dates, code):
+    """Another variant's samples, copied in the place of a run's own: its summary says nothing of their model."""
+    for name, right in (("a", 100), ("b", 101)):
+        samples_of(tmp_path / name, "jars", [lm_eval_sample(at, float(at < right)) for at in range(101)])
+    for date in dates:
+        (tmp_path / "b" / f"results_{date}.json").write_text(json.dumps({"config": {"model_args": "pretrained=m"}}))
+    assert compared(tmp_path / "a", tmp_path / "b") == code
+    assert ("b: its own summary is missing" in capsys.readouterr().err.replace(f"/samples_jars_{DATE}.jsonl", "")) == (
+        code > 0
+    )

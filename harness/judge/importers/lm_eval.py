@@ -119,6 +119,9 @@ def _metrics(
     known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
     found = read.per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
+        own, *dates = [re.findall(r"[-\d]+T[-\d.]+json", one.name) for one in (files[task], *_summaries(files[task]))]
+        if own and any(dates) and own not in dates:
+            raise NotComparable(f"{files[task]}: its own summary is missing, those beside it are others': copy it too")
         summaries = [parsed(one.read_bytes(), str(one)) for one in _summaries(files[task])]
         told = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
         lower, asked = {*filter(read.less_is_better, names), *(one for one, up in told if up is False)}, found.get(task)
