@@ -143,8 +143,9 @@ def _copies(sides: Sequence[Outcomes], paths: Sequence[Path]) -> dict[str, str]:
     contents, found = [*map(_contents, paths)], dict[str, str]()
     for at, side in enumerate(sides[1:], start=1):
         first = contents.index(contents[at]) % at  # the side with these files, or else the baseline
-        same = [("", "byte for byte")] if contents[first] == contents[at] else _repeated(sides[0], side)
-        for what, how in itertools.islice(same, 1):
+        alike = ((one, *part) for one in range(at) for part in _repeated(sides[one], side, whole=one > 0))
+        same = [(first, "", "byte for byte")] if contents[first] == contents[at] else alike
+        for first, what, how in itertools.islice(same, 1):
             who = f"{side.name} for {what}" if what else side.name
             text = f"{side.sources.get(what, (paths[at],))[0]}: the results of {who} are "
             text += f"{'the ' * (not first)}{sides[first].name}'s ({paths[first]}), {how}, so there is nothing to "
@@ -152,9 +153,9 @@ def _copies(sides: Sequence[Outcomes], paths: Sequence[Path]) -> dict[str, str]:
     return found
 
 
-def _repeated(base: Outcomes, side: Outcomes) -> Iterator[tuple[str, str]]:
-    """Give the parts of a candidate that repeat the baseline, nameless if it is all, and how that shows."""
-    for task, (_, made) in side.sources.items():
+def _repeated(base: Outcomes, side: Outcomes, *, whole: bool) -> Iterator[tuple[str, str]]:
+    """Give the parts of a candidate that repeat the baseline (whole: all, if a candidate's), and how that shows."""
+    for task, (_, made) in side.sources.items() if not whole else ():
         if made and made == base.sources.get(task, ("", ""))[1]:
             yield task, "by model, arguments and revision, or by the log's id or time"
     own, theirs = joined(base, side)
@@ -162,7 +163,8 @@ def _repeated(base: Outcomes, side: Outcomes) -> Iterator[tuple[str, str]]:
     other = (scores != after) & ~(np.isnan(scores) & np.isnan(after))
     cells = slices * len(base.stratum.names) + base.stratum.codes[own]
     told: list[Mapping[str, set[Said]]] = []  # the side first that may lack a column of answers
-    for level, codes in enumerate((0 * slices, slices, cells)):
+    # Two honest candidates, unlike one and its baseline, may give all short answers alike.
+    for level, codes in ({3: 0 * slices} if whole else {0: 0 * slices, 1: slices, 2: cells}).items():
         sizes, odd = np.bincount(codes), np.bincount(codes, other)
         for part in np.flatnonzero((odd == 0.0) & (sizes >= (_GRADES if level else 1))):
             rows = np.flatnonzero(codes == part)
@@ -173,7 +175,7 @@ def _repeated(base: Outcomes, side: Outcomes) -> Iterator[tuple[str, str]]:
             files = [Path(one.sources.get(base.slice[at], ("",))[0]).resolve().name for one in (base, side)]
             same = said and level == 1 and files[0] == files[1] and _MOMENT.search(files[0]) is not None
             if (graded or (said and not level) or same or _certain(said)) and all(map(set.issubset, few, many)):
-                name = ("", base.slice[at], f"{base.slice[at]}/{base.stratum[at]}")[level]
+                name = ("", base.slice[at], f"{base.slice[at]}/{base.stratum[at]}", "")[level]
                 yield name, "every score and every answer" if said else "every score"
 
 

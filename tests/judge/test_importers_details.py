@@ -340,6 +340,16 @@ def test_details_of_several_models_are_not_one_side(tmp_path):
     assert load(base / "details" / "int4").score.tolist() == [0.0] * 4
 
 
+@pytest.mark.parametrize(("told", "fits"), [({"model_name": "m"}, True), ({"model_name": "n"}, False), ({}, False)])
+def test_a_task_of_lighteval_may_have_a_folder_of_its_own(tmp_path, told, fits):
+    """A loop over tasks writes one folder each; the results beside the details say that the model is the same."""
+    _results(_lighteval(tmp_path / "gsm8k", [1.0] * 4), model_config={"model_name": "m"})
+    (file,) = _results(_lighteval(tmp_path / "cups", [1.0] * 4), model_config=told).rglob("*.parquet")
+    file.rename(file.with_name("details_cups_2026-11-26T12-00-00.000000.parquet"))
+    with nullcontext() if fits else pytest.raises(UsageError, match="several models"):
+        assert len(load(tmp_path)) == 8
+
+
 def test_a_folder_of_nel_that_a_second_model_wrote_to_is_refused(tmp_path):
     """The results are the later model's, and would be taken for the other's."""
     folder = _nel(tmp_path, [1.0] * 4)

@@ -193,6 +193,40 @@ def test_an_older_log_of_another_model_is_not_passed_over(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("status", ["error", "cancelled", "started"])
+@pytest.mark.parametrize("count", [0, 5, 9])
+def test_a_failed_log_beside_its_retry_does_not_count(tmp_path, status, count):
+    """`inspect eval-retry` writes a new log, which holds the samples of the failed one, and leaves that one."""
+    failed = inspect_log(tmp_path / "a.json", [["I"]] * count, created="2026-03-01")
+    failed.write_text(json.dumps(json.loads(failed.read_text()) | {"status": status}))
+    inspect_log(tmp_path / "b.json", [["C"]] * 9, created="2026-03-02")
+    found = load(tmp_path)
+    assert found.score.tolist() == [1.0] * 9
+    assert [f"a.json: its status is '{status}', and a later log of jars counts" in one for one in found.notes] == [True]
+
+
+@pytest.mark.parametrize(
+    ("failed", "error", "says"),
+    [
+        ({"created": "2026-03-03"}, UsageError, "with other items"),
+        ({"created": "2026-03-02"}, UsageError, "with other items"),
+        ({"created": ""}, UsageError, "with other items"),
+        ({"task_args": {"hops": 2}}, NotComparable, "its status is 'error'"),
+        ({"task": "cups"}, NotComparable, "its status is 'error'"),
+        ({"config": {"limit": 9}}, UsageError, r"different settings \(config.limit\)"),
+        ({"model": "other"}, UsageError, "several models"),
+    ],
+)
+def test_a_failed_log_without_its_retry_is_refused(tmp_path, failed, error, says):
+    """The newest one, or one of another task, of other arguments or settings, or of another model."""
+    told = {"created": "2026-03-01"} | failed
+    path = inspect_log(tmp_path / "a.json", [["C"]] * 5, **told)
+    inspect_log(tmp_path / "b.json", [["C"]] * 9, created="2026-03-02")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "error"}))
+    with pytest.raises(error, match=says):
+        load(tmp_path)
+
+
 def test_a_task_run_twice_counts_with_its_newest_log(tmp_path, log):
     """The later `created` counts, whatever the files are called, and the comparison says so."""
     for name, created, value in (("a", "2026-02-01", "I"), ("b", "2026-01-01", "C")):

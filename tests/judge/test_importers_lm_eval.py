@@ -146,12 +146,40 @@ def test_metrics_of_two_sides_must_be_one(samples):
     "name", ["word_perplexity", "bits_per_byte", "exact_mismatch", "miss_rate", "no_answer", "invalid_json", "broken"]
 )
 def test_less_is_better_is_no_score(samples, name):
-    """A perplexity is never taken for a score, asked for or not."""
+    """A perplexity is never taken for a score, asked for or not; nor are others passed over beside a task."""
     path = _only(samples, "colors")
+    if name in {"word_perplexity", "bits_per_byte"}:
+        _only(samples, "sums").unlink()
     _write(path, [line | {"metrics": [name], name: 0.5} for line in _lines(path)])
     for options in (ImportOptions(), ImportOptions(metric=name)):
         with pytest.raises(UsageError):
             load(samples, options)
+
+
+def test_a_perplexity_beside_other_tasks_is_left_out_and_named(tmp_path):
+    """wikitext in the run of other tasks: they are judged. By itself, or asked for, it is refused."""
+    for side, right in (("a", 100), ("b", 101)):
+        samples_of(tmp_path / side, "jars", [lm_eval_sample(at, float(at < right)) for at in range(101)])
+        names = ["word_perplexity", "bits_per_byte"]
+        words = {name: [-7.5, 3 * len(side) + right] for name in names}
+        samples_of(tmp_path / side, "wikitext", [lm_eval_sample(at, metrics=names, **words) for at in range(9)])
+        told = {"wikitext": {"version": right}, "jars": {"version": 1}}  # of what is not judged nothing must agree
+        (tmp_path / side / f"results_{DATE}.json").write_text(json.dumps({"versions": told}))
+    found = load(tmp_path / "a")
+    assert (len(found), found.measure) == (101, {"jars": "exact_match"})
+    says = "not judged: less is better of all its metrics: word_perplexity, bits_per_byte"
+    assert [f"samples_wikitext_{DATE}.jsonl: {says}" in note for note in found.notes] == [True]
+    assert compared(tmp_path / "a", tmp_path / "b") == 0
+    assert compared(tmp_path / "a", tmp_path / "b", "--metric", "exact_match") == 0
+    for asked in ("word_perplexity", "wikitext=bits_per_byte"):
+        assert compared(tmp_path / "a", tmp_path / "b", "--metric", asked) == 2
+    for side in "ab":
+        (tmp_path / side / f"results_{DATE}.json").unlink()
+        wikitext = tmp_path / side / f"samples_wikitext_{DATE}.jsonl"
+        shutil.copy(wikitext, tmp_path / side / f"samples_jars_{DATE}.jsonl")
+    assert compared(tmp_path / "a", tmp_path / "b") == 2
+    (tmp_path / "a" / f"samples_jars_{DATE}.jsonl").unlink()
+    assert compared(tmp_path / "a", tmp_path / "b") == 2
 
 
 def test_a_metric_of_several_numbers_is_refused(samples):
@@ -180,7 +208,7 @@ def test_runs_of_one_task_with_other_model_arguments_are_refused(tmp_path):
     for date, more in ((DATE, ""), ("2026-03-02T10-00-00.000000", ",load_in_4bit=True")):
         told = {"config": {"model_args": f"pretrained=m{more}"}}
         (folder / f"results_{date}.json").write_text(json.dumps(told))
-    with pytest.raises(UsageError, match=r"models \(model_args: pretrained=m and pretrained=m,load_in_4bit=True\)"):
+    with pytest.raises(UsageError, match=r"models \(model_args: load_in_4bit=True,pretrained=m and pretrained=m\)"):
         load(folder)
     (folder / f"results_{DATE}.json").unlink()
     assert load(folder).score.tolist() == [0.0] * 9
@@ -191,7 +219,7 @@ def test_runs_of_one_task_with_other_model_arguments_are_refused(tmp_path):
     [
         (
             {"model": "hf", "model_args": "pretrained=m,load_in_4bit=True"},
-            "model_args: pretrained=m and pretrained=m,l",
+            "model_args: load_in_4bit=True,pretrained=m and p",
         ),
         ({"model": "hf", "model_args": {"pretrained": "other"}}, "model_args: pretrained=m and pretrained=other"),
         ({"model": "vllm", "model_args": "pretrained=m"}, "model: hf and vllm"),
@@ -215,6 +243,67 @@ def test_several_models_in_one_directory_are_refused():
     """The parent of two models' directories is neither of them."""
     with pytest.raises(UsageError, match="several models"):
         load(LM_EVAL)
+
+
+@pytest.mark.parametrize(
+    ("told", "fits"),
+    [
+        ("dtype=auto,pretrained=m", True),
+        ({"dtype": "auto", "pretrained": "m"}, True),
+        ("pretrained=m, dtype=auto, tensor_parallel_size=2,device=cuda:1", True),
+        ({"pretrained": "m", "batch_size": "auto", "dtype": "auto", "num_concurrent": 32, "seed": 7}, True),
+        ("pretrained=m", False),
+        ("pretrained=m,dtype=float16", False),
+        ("pretrained=m,dtype=auto,max_length=512", False),
+        ("pretrained=m,dtype=auto,device_map=auto", False),
+        ("pretrained=m,dtype=auto,base_url=http://localhost:8001/v1", False),
+    ],
+)
+def test_arguments_that_decide_no_answer_do_not_make_another_model(tmp_path, told, fits):
+    """A second task's run on two GPUs, say, or with the arguments in another order."""
+    _task_of_its_own(tmp_path, "jars", {"model": "hf", "model_args": "pretrained=m,dtype=auto,batch_size=8"})
+    _task_of_its_own(tmp_path, "cups", {"model": "hf", "model_args": told})
+    with nullcontext() if fits else pytest.raises(UsageError, match=r"several models \(model_args"):
+        assert len(load(tmp_path)) == 18
+
+
+def _task_of_its_own(folder, task, told, date=DATE):
+    """What a loop over tasks writes: `--output_path out/bf16/TASK`; told: what the summary says of the model."""
+    place = folder / task / "m"
+    lines = [lm_eval_sample(at, doc_hash=f"{task} {at}") for at in range(9)]
+    samples_of(place, task, lines)
+    (place / f"samples_{task}_{DATE}.jsonl").rename(place / f"samples_{task}_{date}.jsonl")
+    if told is not None:
+        (place / f"results_{date}.json").write_text(json.dumps({"config": told}))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "says"),
+    [
+        ({"model": "hf", "model_args": "pretrained=m"}, {"model": "hf", "model_args": "pretrained=m"}, ""),
+        ({"model_args": "pretrained=m"}, {"model_args": "pretrained=m,load_in_4bit=True"}, "model_args: "),
+        ({"model_args": "pretrained=m"}, {"model_args": ""}, "folder: "),
+        ({"model_args": "pretrained=m"}, None, "folder: "),
+        (None, None, "folder: "),
+    ],
+)
+@pytest.mark.parametrize("date", [DATE, "2026-03-02T10-00-00.000000"])
+def test_a_task_may_have_a_folder_of_its_own(tmp_path, one, other, says, date):
+    """One model and its arguments by both summaries; a folder without such a summary may be another model's."""
+    _task_of_its_own(tmp_path, "jars", one)
+    _task_of_its_own(tmp_path, "cups", other, date)
+    with pytest.raises(UsageError, match=rf"several models \({says}") if says else nullcontext():
+        assert len(load(tmp_path)) == 18
+
+
+def test_one_task_in_two_folders_is_refused(tmp_path):
+    """Two servers of one name and address, one after the other: the later one's answers would replace the first's."""
+    told = {"model": "local-completions", "model_args": "model=m,base_url=http://localhost:8000/v1"}
+    _task_of_its_own(tmp_path / "bf16", "jars", told)
+    _task_of_its_own(tmp_path / "int4", "jars", told, "2026-03-02T10-00-00.000000")
+    with pytest.raises(UsageError, match=r"several models \(folder of jars: .*bf16/jars/m and .*int4/jars/m\)"):
+        load(tmp_path)
 
 
 def test_averages_alone_cannot_be_judged(tmp_path):
@@ -445,3 +534,26 @@ def test_a_later_summary_says_nothing_of_older_samples(tmp_path):
         for date, version in rules.items():
             (tmp_path / name / f"results_{date}.json").write_text(json.dumps({"versions": {"jars": version}}))
     assert compared(tmp_path / "a", tmp_path / "b") == 4
+
+
+@pytest.mark.parametrize(
+    ("dates", "code"),
+    [
+        ((DATE,), 0),
+        ((DATE, DATE.replace("-03-", "-04-")), 0),
+        ((), 0),
+        (("of jars",), 0),
+        ((DATE.replace("-03-", "-04-"),), 4),
+        ((DATE.replace("-03-", "-02-"), "of jars"), 4),
+    ],
+)
+def test_samples_among_summaries_of_other_runs_are_refused(tmp_path, capsys, dates, code):
+    """Another variant's samples, copied in the place of a run's own: its summary says nothing of their model."""
+    for name, right in (("a", 100), ("b", 101)):
+        samples_of(tmp_path / name, "jars", [lm_eval_sample(at, float(at < right)) for at in range(101)])
+    for date in dates:
+        (tmp_path / "b" / f"results_{date}.json").write_text(json.dumps({"config": {"model_args": "pretrained=m"}}))
+    assert compared(tmp_path / "a", tmp_path / "b") == code
+    assert ("b: its own summary is missing" in capsys.readouterr().err.replace(f"/samples_jars_{DATE}.jsonl", "")) == (
+        code > 0
+    )

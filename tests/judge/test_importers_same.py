@@ -654,6 +654,44 @@ def test_two_candidates_are_not_one_file(tmp_path, capsys):
     assert compared(base, again, *words) == 0
 
 
+TWICE = {  # what a model answers, beside the latency of a call, and whether two honest candidates may answer it alike
+    "letters": (lambda _, at: {"response": "ABCD"[at % 4]}, True),
+    "short texts": (lambda who, at: {"response": f"{who} {at}"}, True),
+    "long texts": (lambda who, at: {"response": f"{who} {at} " * 40}, False),
+    "losses": (lambda who, at: {"loss": -_likelihood(who, at)}, False),
+    "marks": (lambda who, at: {"score": 0.5 + (at + (who == "base") * (at % 7 == 0)) % 39 / 80}, True),
+    "grades": (lambda who, at: {"score": 0.5 + at % 300 / 600 + _likelihood(who, at) / 1e4}, False),
+}
+
+
+@pytest.mark.parametrize("what", TWICE)
+def test_two_candidates_that_one_model_answered_are_refused(tmp_path, capsys, what):
+    """One endpoint behind two names: the second pass says nothing of the build that it is called by."""
+    says, fits = TWICE[what]
+    base, one, two, other = (
+        jsonl(
+            tmp_path / f"{name}.jsonl",
+            [{"item": at, "score": float(at > 0), **says(who, at), "latency": f"{name} {at}"} for at in range(300)],
+        )
+        for name, who in (("base", "base"), ("one", "same"), ("two", "same"), ("other", "other"))
+    )
+    base.write_text(base.read_text().replace('"A"', '"B"', 1))
+    words = ["--candidate", f"two={two}", "--candidate", f"other={other}", "--json", "--margin", "0.1"]
+    assert compared(base, one, *words) == (0 if fits else 4)
+    judged = {side["name"]: side for side in json.loads(capsys.readouterr().out)["candidates"]}
+    assert [judged[name]["verdict"] for name in ("c", "two", "other")] == [
+        "pass",
+        "pass" if fits else "not_judged",
+        "pass",
+    ]
+    assert fits or f"the results of two are c's ({one}), every score" in judged["two"]["reasons"][0]
+    assert compared(base, one, *words, "--allow-identical") == 0
+    two.write_text(
+        two.read_text().replace('"score": 1.0', '"score": 0.0', 1).replace('"score": 0.9', '"score": 0.8', 1)
+    )
+    assert compared(base, one, *words) == 0
+
+
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/samples.jsonl"])
 def test_a_path_that_is_not_there(tmp_path, path):
     """Usage, naming the path."""

@@ -451,7 +451,33 @@ def test_rows_that_ask_the_same_are_one_source_without_an_option(tmp_path, colum
     assert compared(tmp_path / "a.csv", tmp_path / "b.csv", "--prompt", "item") == 0
 
 
-@pytest.mark.parametrize("column", ["text", "messages"])
+@pytest.mark.parametrize(
+    "column",
+    ["image", "Audio", "video", "premise", "hypothesis", "sentence", "statement", "source", "table", "schema"],
+)
+@pytest.mark.parametrize("question", ["question", "instruction"])
+def test_one_question_about_many_texts_or_images_is_many(tmp_path, question, column):
+    """What differs between its rows stands in the column beside it; rows that are alike in both are one source."""
+    for times, code in ((1, 0), (250, 3)):
+        for side in "ab":
+            rows = [
+                {"item": at, "score": 1, question: f"q{at % 4}", column: f"a lamp in room {at // times}", "note": at}
+                for at in range(1000)
+            ]
+            _csv(tmp_path / f"{side}.csv", [{**row, "response": f"{side}{row['item']}"} for row in rows])
+        assert compared(tmp_path / "a.csv", tmp_path / "b.csv") == code
+
+
+@pytest.mark.parametrize("origin", ["user {}", "https://example.org/{}", "chat no. {}"])
+def test_where_a_question_comes_from_makes_no_other_question(tmp_path, origin):
+    """Twenty questions that fifty users asked each: `source` holds texts only where it holds sentences."""
+    for side in "ab":
+        rows = [{"item": at, "score": 1, "question": f"q{at % 20}", "source": origin.format(at)} for at in range(1000)]
+        _csv(tmp_path / f"{side}.csv", [{**row, "response": f"{side}{row['item']}"} for row in rows])
+    assert compared(tmp_path / "a.csv", tmp_path / "b.csv") == 3
+
+
+@pytest.mark.parametrize("column", ["text", "messages", "hypothesis", "statement", "image"])
 def test_a_models_own_text_beside_a_question_is_no_part_of_it(tmp_path, column):
     """Fifty sampled answers to each of twenty questions are twenty sources, also where a column holds each answer."""
     for side in "ab":

@@ -14,6 +14,9 @@ SCORES = [float(at % 4 > 0) for at in range(200)]
 WORSE = [float(at % 4 > 1) for at in range(200)]
 
 
+_RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "Answer_Key")
+
+
 def _lm_eval(folder, task, scores, tasks=("good", "bad")):
     samples_of(folder / "m", task, [lm_eval_sample(at, one, doc_hash=f"{task}{at}") for at, one in enumerate(scores)])
     summary = {"configs": {one: {} for one in tasks}, "config": {"model": "hf"}}
@@ -77,14 +80,27 @@ def test_a_task_of_which_half_is_there_is_refused(tmp_path, write, spoil, code):
     assert compared(*sides) == code
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("suffix", ["eval", "json"])
 @pytest.mark.parametrize("write", [_lm_eval, _nel, _lighteval])
-def test_a_folder_of_several_tools_is_refused(tmp_path, capsys, write):
+def test_a_folder_of_several_tools_is_refused(tmp_path, capsys, write, suffix, indent):
     """What only one of them asked would not count, and it may be the task that got worse."""
     sides = _sides(tmp_path, write)
     for side, scores in zip(sides, (SCORES, WORSE), strict=True):
-        inspect_log(side / "logs" / "log.eval", [[one] for one in scores])
+        log = inspect_log(side / "logs" / f"log.{suffix}", [[one] for one in scores])
+        log.write_text(json.dumps({"version": 2} | json.loads(log.read_text()), indent=indent))
     assert compared(*sides) == 2
     assert "holds results of several tools" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["no JSON", "{", '{\n  "eval": 1\n}', '["eval", "status"]', "[" * 5000, ""])
+@pytest.mark.parametrize("write", [_lm_eval, _nel, _lighteval])
+def test_other_json_beside_the_results_of_a_tool_is_passed_over(tmp_path, write, text):
+    """Notes, settings, half a file: none of it is a log of Inspect."""
+    sides = _sides(tmp_path, write)
+    for side in sides:
+        (side / "notes.json").write_text(text)
+    assert compared(*sides) == 1
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst", ".zip", ".part"])
@@ -118,7 +134,14 @@ def test_a_folder_behind_a_link_is_read(tmp_path, write, place):
 
 @pytest.mark.parametrize(
     ("column", "words", "code"),
-    [("prompt", (), 4), ("Question", (), 4), ("gold", (), 4), ("note", (), 0), ("prompt", ("--prompt", "item"), 0)],
+    [
+        ("prompt", (), 4),
+        ("Question", (), 4),
+        *((one, (), 4) for one in _RIGHT),
+        ("note", (), 0),
+        ("answer", (), 0),
+        ("prompt", ("--prompt", "item"), 0),
+    ],
 )
 def test_ids_that_are_row_numbers_of_another_selection_are_refused(tmp_path, column, words, code):
     """The candidate's unanswered rows were dropped, and the others numbered anew: they are easier questions."""

@@ -92,7 +92,8 @@ def _of_directory(path: Path) -> Format:
         raise UsageError(f"{path}: is a run of quantcliff, with both sides: `quantcliff compare {path}` judges it")
     own: dict[Format, Callable[..., object]] = {"lm_eval": sample_files, "lighteval": detail_files, "nel": nel_bundles}
     found = [one for one, files in own.items() if files(path)]
-    if len(found) + any(path.rglob("*.eval")) > 1:
+    known = (is_log(first_object(one)) for one in below(path, "*.json") if not one.name.startswith("samples_"))
+    if len(found) > 1 or (found and (any(path.rglob("*.eval")) or any(known))):
         raise UsageError(f"{path}: holds results of several tools, and only {found[0]}'s would count: give each apart")
     if found:
         return found[0]
@@ -104,10 +105,10 @@ def _of_directory(path: Path) -> Format:
 
 
 def _of_json(path: Path) -> Format:
-    if is_sample(first_object(path)):
+    if is_sample(first := first_object(path)):
         return "lm_eval"
     try:
-        if is_log(parsed(path.read_bytes(), str(path))):
+        if is_log(first or parsed(path.read_bytes(), str(path))):
             return "inspect"
     except NotComparable as error:
         raise UsageError(str(error)) from error

@@ -50,10 +50,9 @@ def nel_bundles(path: Path) -> dict[str, tuple[Path, Mapping[str, Any]]]:
 
 
 def detail_files(path: Path) -> dict[str, list[Path]]:
-    """Return each task's files of lighteval's details, the newest last. Raises UsageError if of several models."""
+    """Return each task's files of lighteval's details, the newest last."""
     files = [path] if path.is_file() else below(path, "details_*.parquet")
     named = sorted((found["date"], found["task"], file) for file in files if (found := _DETAILS.fullmatch(file.name)))
-    read.check_one_model(path, ({"folder": file.parent.parent} for _, _, file in named))
     return {task: [file for _, one, file in named if one == task] for _, task, _ in named}
 
 
@@ -116,7 +115,9 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
     """Read lighteval's details. Raises UsageError if a metric is not there, NotComparable if there are no scores."""
     rows, files = Rows(str(path), options), detail_files(path)
     said = {file: _summary(file) for own in files.values() for file in own}
-    read.check_one_model(path, (model for model, *_ in said.values()))
+    named = all(model.get("model_name") for model, *_ in said.values())  # or else a folder may be another's
+    folders = ({"folder" + named * f" of {task}": one.parent.parent} for task, own in files.items() for one in own)
+    read.check_one_model(path, (*folders, *(model for model, *_ in said.values())))
     lacking = {task for *_, named in said.values() for task in named} - {re.sub(r"\W", "_", task) for task in files}
     if lacking and path.is_dir():
         raise NotComparable(f"{path}: its results name {listed(lacking)}, of which there are no details: copy them all")

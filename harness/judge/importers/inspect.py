@@ -93,7 +93,7 @@ def load_inspect(path: Path, options: ImportOptions, name: str) -> Outcomes:
 
 
 def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
-    """Keep the newest of the logs that repeat one measurement: the same task with the same arguments and settings."""
+    """Keep the newest log of each task with the same arguments and settings; a failed one does not count if retried."""
     runs: dict[tuple[str, str], list[_Log]] = defaultdict(list)
     for log in logs:
         runs[log.task, canonical_json(log.arguments)].append(log)
@@ -103,6 +103,10 @@ def _newest(logs: Sequence[_Log], rows: Rows) -> list[_Log]:
             names = ", ".join(log.file.name for log in same)
             differ = f"{task} was run with different settings ({', '.join(differing)})"
             raise UsageError(f"{rows.source}: {differ}: give the log of one ({names})")
+        done = max((log.created for log in same if log.header["status"] == "success"), default="")
+        for log in [one for one in same if one.header["status"] != "success" and "" < one.created < done]:
+            rows.notes.append(f"{log.file}: its status is {log.header['status']!r}, and a later log of {task} counts")
+            same.remove(log)
         if len(same) > 1:
             dated = sorted(same, key=lambda log: log.created)
             rows.rerun(task, {log.file: {as_level(one.get("id")) for one in _samples(log.file)} for log in dated})

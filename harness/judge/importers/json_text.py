@@ -73,11 +73,12 @@ def _line(text: str, where: str) -> dict[str, Any]:
 
 
 def first_object(path: Path) -> dict[str, Any]:
-    """Return the first object of JSON lines or of an array of objects; an empty one if the file begins otherwise."""
+    """Return the first object of a file, of JSON lines or of an array; an empty one if the file begins otherwise."""
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
         line = next((line for line in stream if line.strip()), "{}")
     try:
-        data = json.loads(line) if line.lstrip()[:1] != "[" else json.loads(path.read_text("utf-8-sig", "replace"))
+        whole = line.lstrip()[:1] == "[" or line.strip() == "{"  # an array, or an object over several lines
+        data = json.loads(path.read_text("utf-8-sig", "replace") if whole else line)
     except (ValueError, RecursionError):
         return {}
     first = data[0] if isinstance(data, list) and data else data

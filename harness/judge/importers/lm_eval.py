@@ -26,6 +26,8 @@ PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_a
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
 _SUMMARY = re.compile(r"(?!samples_)(?:results_.*|.*_\d{4}-\d\d-\d\dT[-\d.]+)\.json")  # --output_path may name it
 _LIMITS = re.compile(r"(?:max_gen_toks|truncation|enable_thinking|think_end_token|add_bos_token)=[^,]*")  # of a model
+_RUNNING = r"\w+_parallel_size|parallelize|gpu_memory_utilization|num_concurrent|max_retries|timeout|trust_remote_code"
+_DECIDING = re.compile(rf"(?:^|,)(?!\s*(?:{_RUNNING}|(?:max_)?batch_size|device(?:_map_option)?|seed)=)\s*([^,]+)")
 _CHOICE = re.compile(r'(?i)\[+(-?[\d.]+|"-?[\d.]+"), "?(true|false)')  # how likely, and whether the likeliest
 _OWN = frozenset({  # keys of a sample that are not metrics
     "arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps", "target",
@@ -55,8 +57,8 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             rows.notes.append(f"{files[task].name}: scored by filter {names[0]!r} of {', '.join(names)}")
         tasks[task] = [line for line in tasks[task] if str(line.get("filter")) == filters.get(task, names[0])]
     metrics = _metrics({task: lines[0] for task, lines in tasks.items()}, files, options, rows)
-    for task, lines in tasks.items():
-        metric, chosen = metrics[task], lines[0].get("filter")
+    for task, metric in sorted(metrics.items()):
+        lines, chosen = tasks[task], tasks[task][0].get("filter")
         rows.measure[task] = metric if chosen in (None, "none") else f"{metric},{chosen}"
         made, _, counts = _model(files[task])
         rows.sources[task] = str(files[task]), canonical_json(made) if made["model_sha"] else ""
@@ -88,14 +90,16 @@ def _answers(line: Mapping[str, Any]) -> list[Any]:
 
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:
     """Return each task's file; the newest if a task was run several times, with a note."""
-    files = sample_files(path)
-    read.check_one_model(path, ({"folder": file.parent} for file in files))
     dated: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    for file in files:
+    for file in sample_files(path):
         found = _NAME.fullmatch(file.name)
         dated[found["task"] if found else file.stem].append(((found["date"] if found else None) or "", file))
-    made = [_model(file) for file in {date: file for runs in dated.values() for date, file in runs}.values()]
-    read.check_one_model(path, [model for model, *_ in made])
+    made = [_model(file) for file in {(day, one.parent): one for runs in dated.values() for day, one in runs}.values()]
+    for model, *_ in made:  # arguments in any order, without those that decide no answer
+        model["model_args"] = ",".join(sorted(_DECIDING.findall(model["model_args"])))
+    told = all(model["model_args"] for model, *_ in made)  # if not, another folder may be of another model
+    folders = ({"folder" + told * f" of {task}": file.parent} for task, runs in dated.items() for _, file in runs)
+    read.check_one_model(path, (*folders, *(model for model, *_ in made)))
     lacking = {task for *_, tasks in made for task in tasks} - {re.sub(r"\W", "_", task) for task in dated}
     if lacking and path.is_dir():
         raise NotComparable(f"{path}: its summary names {listed(lacking)}, of which there are no samples: copy all")
@@ -118,12 +122,14 @@ def _lines(file: Path) -> list[dict[str, Any]]:
 def _metrics(
     first: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path], options: ImportOptions, rows: Rows
 ) -> dict[str, str]:
-    """Return the metric that is each task's score. first: a sample per task."""
+    """Return the metric that is the score of each task that has one. first: a sample per task."""
     known = {task: [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))] for task, line in first.items()}
     found = read.per_task(options.metric, known, "metric", rows.source)
     for task, names in known.items():
+        own, *dates = [re.findall(r"[-\d]+T[-\d.]+json", one.name) for one in (files[task], *_summaries(files[task]))]
+        if own and any(dates) and own not in dates:
+            raise NotComparable(f"{files[task]}: its own summary is missing, those beside it are others': copy it too")
         summaries = [parsed(one.read_bytes(), str(one)) for one in _summaries(files[task])]
-        rows.settings |= _settings(first[task], files[task], task, summaries)
         told = [one for data in summaries for one in inner(data, "higher_is_better", task).items()]
         lower, asked = {*filter(read.less_is_better, names), *(one for one, up in told if up is False)}, found.get(task)
         if asked in lower:
@@ -131,10 +137,15 @@ def _metrics(
         if asked is None:
             usable = [one for one in names if one not in lower]
             if names and not usable:
-                raise UsageError(f"{files[task]}: less is better of all its metrics: {', '.join(names)}")
+                rows.notes.append(f"{files[task]}: not judged: less is better of all its metrics: {', '.join(names)}")
+                perplexities = re.fullmatch(r"(\w*(perplexity|bits_per_byte) ?)+", " ".join(names))
+                if not perplexities or (not found and task == max(known)):  # there is nothing else
+                    raise UsageError(rows.notes[-1])
+                continue
             found[task] = read.best_metric(task, usable, PREFERRED, files[task])
             if options.metric:
                 rows.notes.append(f"{task}: has no such --metric, and is judged by {found[task]}")
+        rows.settings |= _settings(first[task], files[task], task, summaries)
     return found
 
 

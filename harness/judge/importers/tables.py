@@ -34,9 +34,10 @@ _MEASURED = re.compile(
 _STATE = re.compile(r"(?i)(\b|_)(status|state|err(or)?|exception|failure|answer|(finish|stop)_reason)(\b|_)")
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
-_ASKED = _QUESTION | {"target", "gold", "reference"}
-_BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
+_ASKED = _QUESTION | set(_RIGHT)
+_BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
+_BESIDE |= {"image", "audio", "video", "premise", "hypothesis", "sentence", "statement", "source", "table", "schema"}
 _HOW = Path(__file__).with_name("how_asked.txt").read_text("utf-8")  # a pattern of names that say how it was asked
 _MADE = dict.fromkeys(("model", "model_name", "model_id", "checkpoint", "quantization"), 0)
 _MOST = _MADE | dict.fromkeys(("judge", "grader", "metric", "scorer"), 1)
@@ -143,7 +144,8 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
     for path, header in zip(paths[1:], others, strict=True):
         for name in [one for one in asked if one.lower() not in _ASKED and header.count(one) == 1]:
             texts, own = set(_columns(path, [name], optional=[name])[0].labels().names), asked[name].names
-            if 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
+            where_from = name.lower() == "source" and "".join(own).count(" ") < 3 * len(own)  # and no sentences
+            if where_from or 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
                 del asked[name]
     told = zip(*([one.names[code] for code in one.codes] for one in asked.values()), strict=True)
     found = dict(zip(_items(items, paths[0]), (fingerprint(*one) for one in told), strict=True))
