@@ -138,7 +138,7 @@ def _metrics(
             usable = [one for one in names if one not in lower]
             if names and not usable:
                 rows.notes.append(f"{files[task]}: not judged: less is better of all its metrics: {', '.join(names)}")
-                perplexities = re.fullmatch(r"(\w*(perplexity|bits_per_byte) ?)+", " ".join(names))
+                perplexities = all(one.endswith(("perplexity", "bits_per_byte")) for one in names)
                 if not perplexities or (not found and task == max(known)):  # there is nothing else
                     raise UsageError(rows.notes[-1])
                 continue
