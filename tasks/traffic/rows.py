@@ -25,16 +25,22 @@ from harness.suite.toolkit.traffic import documents, read_rows
 FEWEST, LOOKED_AT, TRIED = 20, 50, 5
 """Lines from which on it is looked at what one answer to all would score; lines and answers that are looked at."""
 FILLING = (
-    r"an?|the|any|to|as|be|is|it(?:['\u2019]s)?|this|that|think|believe|say|see|find|contain|seem|appear|look|sound|like"
-    r"|considered|classified"
+    r"an?|the|any|to|as|of|be|is|it(?:['\u2019]s)?|this|that|think|believe|say|see|find|show|contain|seem|appear|look|sound"
+    r"|like|consider(?:ed)?|classif(?:y|ied)|call|determine|know|tell|sure|certain|whether|if|evidence|signs?|message"
+    r"|really|actually|likely|very|clearly|necessarily|um|als|ein(?:e[nmrs]?)?|une?|du|des?"
 )
 """Words that stand between a negation and the label that it rejects, as in `does not appear to be spam`."""
 _QUOTES = r"(?:[^\S\n]|[*_\"'\u201c]){1,9}"
 REJECTING = (
-    rf"\b(?:(?:not|\w+n['\u2019]t|non|neither|nor|never|cannot)\b(?:-|{_QUOTES})(?:(?:{FILLING})\b{_QUOTES}){{0,6}}"
-    rf"|no\b{_QUOTES})"
+    rf"\b(?:(?:not|\w+n['\u2019]t|non|neither|nor|never|cannot|hardly|(?<!not )unlikely|rather than|instead of"
+    rf"|no es|pas|nicht|kein(?:e[nmrs]?)?|no{_QUOTES}(?:evidence|signs?|indications?|reason))\b"
+    rf"(?:-|{_QUOTES})(?:(?:{FILLING})\b{_QUOTES}){{0,9}}|no\b{_QUOTES})"
 )
-"""How an English answer begins to say which label does not hold."""
+"""How an answer in English, or briefly in German, French or Spanish, begins to say which label does not hold."""
+DENIED = r"[*_\"']{0,3}\s?[:?=][\s*_\"']{0,4}(?:no|false|nein|non)\b(?=[*_\"'\s]{0,4}(?:[.,;!}\n](?!\s?\d)|\Z))"
+"""How it says so behind the label: `Spam: no`."""
+LABELLED, SHARE = 10, 50
+"""Lines, and one in how many of the file's, that a target is right for to be a label beside answers of other kinds."""
 SHORT = 3
 """Letters of the longest label that counts as a whole word alone: `no` stands in `know`."""
 GUESSES = ("{}", "[]", "0", "I'm sorry, but I can't help with that.")
@@ -86,12 +92,12 @@ def _without_rejected(text: str, labels: list[str]) -> str:
     Where a label is `A`, the article is none.
     """
     text = re.sub(r"\ba (?=[a-z])", "", text) if "A" in labels else text
-    contrary = {plain(told[1]): one for one in labels if (told := re.match(r"(?i)(?:not|non|no)\b(.*)", one))}
-    own, listed = (
-        "|".join(map(re.escape, sorted(some, key=len, reverse=True))) for some in (contrary.values(), labels)
-    )
-    rejected = rf"(?i)\b(?:{own or '(?!)'})(?!\w)|{REJECTING}({listed})(?!\w)"
-    return re.sub(rejected, lambda one: contrary.get(plain(one[1]), " ") if one[1] else one[0], text)
+    negative = r"(?i)(?:not|non|no|pas|nicht|kein(?:e[nmrs]?)?)\b(.*)"
+    contrary = {plain(told[1]): one for one in labels if (told := re.match(negative, one))}
+    kept = {*contrary.values(), *(one for one in labels if re.match(f"(?i){REJECTING}", one))}
+    own, listed = ("|".join(map(re.escape, sorted(some, key=len, reverse=True))) for some in (kept, labels))
+    rejected = rf"(?i)\b(?:{own or '(?!)'})(?!\w)|{REJECTING}({listed})(?!\w)|(?<!\w)({listed}){DENIED}"
+    return re.sub(rejected, lambda one: contrary.get(plain(one[1] or one[2]), " ") if one.lastindex else one[0], text)
 
 
 def _begins_a_word(label: str, text: str) -> bool:
@@ -143,12 +149,15 @@ def _chosen(metadata: dict[str, Any], kind: Literal["choice", "text", "code"]) -
 
 
 def _with_others(docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add to lines of `contains` the other labels, if their file has few: an answer that lists them names none."""
+    """Add to lines of `contains` with a label the other labels: an answer that lists them names none."""
     told = [doc for doc in docs if doc["scorer"] == "contains"]
-    labels = {one for doc in told for one in doc["targets"]}
-    if not 1 < len(labels) <= len(told) / 10:
+    lines = Counter(one for doc in told for one in {*doc["targets"]})
+    fewest = 0 if len(lines) <= len(told) / LABELLED else max(LABELLED, len(told) / SHARE)
+    labels = {one for one, count in lines.items() if count >= fewest}
+    if len(labels) <= 1:
         return docs
-    return [doc | {"others": sorted(labels - {*doc["targets"]}) if doc["scorer"] == "contains" else []} for doc in docs]
+    asked = [labels & {*doc["targets"]} if doc["scorer"] == "contains" else set() for doc in docs]
+    return [doc | {"others": sorted(labels - own) if own else []} for doc, own in zip(docs, asked, strict=True)]
 
 
 def _graded(doc: dict[str, Any]) -> bool:

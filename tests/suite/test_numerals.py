@@ -26,6 +26,7 @@ READ = {
         "= \u2212 5": [-5], "(\u22125)": [-5], "**\u20135**": [-5], "-\\boxed{5}": [-5], "\\boxed{-5}": [-5], "&minus;5": [-5],
         "negative 5": [-5], "Answer: minus 5": [-5], "3 minus 5": [3, 5], "- 5 apples": [5], "10\u201312": [10, 12], "5-3": [5, 3],
         "x-5": [5], "+5": [5], "-1/2": ["-0.5"], "-\\frac{1}{2}": ["-0.5"], "-1\u00bd": ["-1.5"], "-2^2": [-4], "= \u20145": [-5],
+        "Answer:\n- 5": [5], "**Answer:**\n\n- 5 apples": [5], "Total =\n- $5": [5], "The change is - $5": [-5], "Answer:\n-5": [-5], "Answer: **- 5**": [-5], "x = - $5": [-5],
         "\u200e\u2212\u06f4\u06f2": [-42], "\u061c-\u0664\u0662\u066b\u0665": ["-42.5"],
     },
     "groups": {
@@ -55,6 +56,10 @@ READ = {
         "42 million": [42_000_000], "$1.5 million": [1_500_000], "**3** thousand": [3000], "$2$ hundred": [200], "1,234 thousand": [1_234_000], "2 lakh": [200_000],
         "3 milliards": [3_000_000_000], "5\u4e07\u5186": [50_000], "1\u5104": [100_000_000], "42 thousandths": [42], "42 millimetres": [42], "2 trillion": [2 * 10**12], "3 crore": [30_000_000],
         "3 hundred thousand": [300_000], "\u00bd million": ["0.5"], "2\u00bd million": ["2.5"], "\\boxed{42 \\text{ million}}": [42_000_000], "42  **million**": [42_000_000],
+        "\\(5\\) million": [5_000_000], "\\( 5 \\) million": [5_000_000], "$5~\\text{million}$": [5_000_000], "5 thousand million": [5 * 10**9],
+        "2 hundred billion": [2 * 10**11], "3 lakh crore": [3 * 10**12], "2 million million": [], "1\u4ebf2000\u4e07": [120_000_000], "1\u5104500\u4e07\u5186": [105_000_000],
+        "1\u4e072000\u5186": [12_000], "1\u4e072,000\u5186": [12_000], "1\u4e072\u5343": [12_000], "5\u4e0750": [50_050], "1.5\u4e072000": [], "1\u51462000\u5104": [],
+        "5\u5343\u514b": [5], "2\u4e07\u4eba\u30013\u4e07\u4eba": [20_000, 30_000], "\\(5\\) millimetres": [5],
     },
     "around": {
         "2x3": [2, 3], "5kg": [5], "50\\%": [50], "50 %": [50], "\\boxed{5\\text{ kg}}": [5], "\\(5\\)": [5], "__42__": [42], "_-$5_": [-5], "7, 8": [7, 8], "1,2,3": [1, 2, 3],
@@ -165,6 +170,19 @@ def test_a_currency_in_letters_before_a_number_hides_none_of_it():
         ("Answer: sqrt(16) = 4", 4),
         ("Answer: 12 + 5 = 17, and 17 - 5 = 12", 17),
         ("Answer: 12 + 5 = 17. Check: 17 - 5 = 12", 17),
+        ("\\boxed{3 \\text{ or } 5}", None),
+        ("\\boxed{3 \\text{ and } 5}", None),
+        ("\\boxed{3} \\text{ or } \\boxed{5}", None),
+        ("$3 \\quad \\text{or} \\quad 5$", None),
+        ("Answer: x = 3 or x = -2", None),
+        ("\\(x=3\\) or \\(x=-2\\)", None),
+        ("\\boxed{x = 3 \\text{ or } x = -2}", None),
+        ("x_1 = 3, or x_2 = 5", None),
+        ("x = 4 and y = 5", 5),
+        ("Answer: x = 4, y = 5", 4),
+        ("2x = 14, or x = 7", 7),
+        ("3 + x = 10, or x = 7", 7),
+        ("x^2 = 49 or x = 7", 7),
     ],
 )
 def test_an_equation_states_its_result_and_a_choice_nothing(said, stated):

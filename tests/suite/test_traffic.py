@@ -252,6 +252,32 @@ def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
     assert all("others" not in item.doc for item in load(tokenizer, write(tmp_path / "t.jsonl", free)).values())
 
 
+REJECTED = """This is not really spam.|I do not believe this message is spam.|I would not classify this as spam.
+This message is unlikely to be spam.|I cannot determine whether this is spam.|It's hardly spam|"spam": false|spam? No.
+I don't think that this message is likely to be a spam|I'm not sure if it is spam|There is no evidence of spam.|nospam
+It is a real message rather than spam.|spam or ham|The options are: spam, ham.|Das ist kein Spam.|Nicht Spam.
+Es handelt sich nicht um Spam.|Ce n'est pas un spam|No es spam.|Spam: no"""
+NAMED = """no doubt this is spam|It is spam, not ham.|This is definitely spam|not ham but spam|Spam|**spam**
+I believe this message is spam.|I'm not sure, but I think this is spam.|I cannot tell. Spam|spam: no doubt
+It is not unlikely to be spam|ham: no, spam: yes|spam rather than ham|Kein Ham, sondern Spam|spam: No. 1 type
+There is no sign of ham: spam|spam\\n\\nThe sender is not known.|Sender known: no\\nLabel: spam"""
+
+
+@pytest.mark.parametrize("others", [0, 100])
+def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, others):
+    """Nor is it in a file that asks other things, too; what rejects another label, or doubts nothing, names it."""
+    rows = [{"prompt": f"Mail {at}?", "scorer": "contains", "target": ("spam", "ham")[at % 2]} for at in range(60)]
+    rows += [{"prompt": f"Order {at}?", "scorer": "contains", "target": f"not A{at}"} for at in range(others)]
+    items = list(load(tokenizer, write(tmp_path / "mixed.jsonl", rows), items=400).values())
+    spam = next(one for one in items if one.target == "spam")
+    with Scorer(items) as scorer:
+        for said, expected in ((REJECTED, 0), (NAMED, 1)):
+            for text in (one.replace("\\n", "\n") for line in said.splitlines() for one in line.split("|")):
+                assert scorer.score(spam, Generation("", text, (), "eos", 1)).value == expected, text
+        for one in (one for one in items if one.target.startswith("not")):
+            assert scorer.score(one, Generation("", f"{one.target} is spam or ham", (), "eos", 1)).value == 1
+
+
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
@@ -261,6 +287,12 @@ def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
             ("correct", "wrong"),
             {"It is incorrect.": [0, 0], "Correct!": [1, 0], "\u7b54\u3048\u306fcorrect\u3067\u3059": [1, 0]},
         ),
+        (
+            ("zutreffend", "nicht zutreffend"),
+            {"Nicht zutreffend": [0, 1], "Zutreffend": [1, 0], "zutreffend: nein": [0, 1]},
+        ),
+        (("relevant", "hardly relevant"), {"Hardly relevant.": [0, 1], "relevant": [1, 0]}),
+        (("likely", "unlikely"), {"It is unlikely.": [0, 1], "Very likely": [1, 0]}),
         (("olumlu", "olumsuz"), {"Bu yorum olumludur.": [1, 0]}),
         (("\uc2a4\ud338", "\uc815\uc0c1"), {"\uc2a4\ud338\uc785\ub2c8\ub2e4.": [1, 0]}),
     ],
