@@ -66,7 +66,17 @@ def _from_pretrained(request: Request, folder: Path | None = None, **more: Any) 
 
 def _quantized(request: Request, config: Any) -> Any:
     """Load by a quantization config of transformers; weights that are stored quantized by their own."""
-    return _from_pretrained(request, **({"quantization_config": config} if request.stored.method == "none" else {}))
+    if request.stored.method == "none":
+        return _from_pretrained(request, quantization_config=config)
+    own, options = request.stored.config, request.options
+    kept = own.get("llm_int8_skip_modules") or own.get("modules_to_not_convert") or ()
+    stored = {"threshold": own.get("llm_int8_threshold", 6.0), "double_quant": own.get("bnb_4bit_use_double_quant")}
+    odd = [name for name, value in stored.items() if getattr(options, name) not in {None, value or 0}]
+    odd += ["skip_modules"] * bool({*(options.skip_modules or ())} - {*kept, "lm_head"})
+    if odd:
+        text = f"is quantized already, otherwise than {' and '.join(odd)} of the config"
+        raise ModelError(f"{request.folder}: {text}, which cannot change that: leave it out, or give the plain model")
+    return _from_pretrained(request)
 
 
 def _skipped(request: Request, ending: str = "") -> list[str] | None:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from string import ascii_uppercase
@@ -164,15 +165,24 @@ def _requests(task: Any, doc_id: int, doc: Mapping[str, Any], how: Prompting) ->
 
 def _conversation(doc: Mapping[str, Any], how: Prompting) -> str:
     """Give the prompt of a conversation, or of a question with a system message, which lm_eval has no way to say."""
-    tools = json.loads(doc["tool_schemas"]) if doc.get("tool_schemas") else []
+    tools = _list_in(doc, "tool_schemas")
     in_words = bool(tools) and not (how.tools_apart or (how.template and how.chat_template.takes_tools))
     spoken = _TOOLS.format("\n".join(map(json.dumps, tools))) if in_words else None
-    system = "\n\n".join(one for one in (how.system, doc.get("system"), spoken) if one)
+    system = "\n\n".join(one for one in (how.system, str(doc.get("system") or ""), spoken) if one)
     if not how.template:
         return f"{system}\n\n{doc['prompt']}" if system else str(doc["prompt"])
-    turns = json.loads(doc["turns"]) if doc.get("turns") else [{"role": "user", "content": doc["prompt"]}]
+    turns = _list_in(doc, "turns") or [{"role": "user", "content": str(doc["prompt"])}]
     messages = [*([{"role": "system", "content": system}] if system else []), *turns]
     return how.chat_template.write(messages, tools=[] if spoken else tools)
+
+
+def _list_in(doc: Mapping[str, Any], key: str) -> list[Any]:
+    """Return a list that a document holds as JSON text, as rows have one type for each key. Raises UsageError."""
+    with suppress(TypeError, ValueError):
+        told = json.loads(doc.get(key) or "[]")
+        if isinstance(told, list) and all(isinstance(one, Mapping) for one in told):
+            return told
+    raise UsageError(f"a document has {key} {doc[key]!r:.80}: write a list of objects as JSON text")
 
 
 def _shape(task: Any, requests: Sequence[Any]) -> tuple[Any, tuple[str, ...], tuple[str, ...], int]:

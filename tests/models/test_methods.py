@@ -10,6 +10,7 @@ from harness.config.schema import Variant
 from harness.errors import BackendMissing, ModelError
 
 torch = lazy("torch")
+random_models = lazy("random_models")
 doctor_models = lazy("harness.models.doctor_models")
 loading = lazy("harness.models.loading")
 backends = lazy("harness.models.backends")
@@ -345,3 +346,19 @@ def test_a_method_works_on_cuda(method):
         pytest.skip(f"{method}: {status.reason}")
     (result,) = report.proved
     assert result.works, result.reason
+
+
+@pytest.mark.parametrize(
+    ("method", "other", "own"),
+    [
+        ("bnb-int8", {"threshold": 0.0}, {"threshold": 6.0}),
+        ("bnb-int8", {"skip_modules": ("q_prj",)}, {"skip_modules": ("lm_head",)}),
+        ("bnb-nf4", {"double_quant": True}, {"double_quant": False}),
+    ],
+)
+def test_options_that_stored_weights_do_not_have_are_refused(plain, tmp_path, method, other, own):
+    """Loading cannot change how weights are stored; an option that says what they are is fine."""
+    random_models.save_unused(method, plain, tmp_path)
+    with pytest.raises(ModelError, match=f"quantized already, otherwise than {next(iter(other))}"):
+        load_as(method, tmp_path, **other)
+    assert load_as(method, tmp_path, **own).proof.quantized_modules == 14
