@@ -41,6 +41,8 @@ FAULTS = (
     "null",  # the content of every answer but the first is null
     "new_fingerprint",  # from the third request on
     "new_weights",  # from the 40th request on: other log-probabilities under the same name and fingerprint
+    "fallback",  # from the 40th request on: none, as of another program under the same name
+    "busy_canary",  # 503 to whoever wants log-probabilities, until it was asked without them once more
     "no_usage",
     "text_only",  # no token ids
     "unknown_fields",  # rejects return_token_ids
@@ -190,6 +192,9 @@ class Handler(BaseHTTPRequestHandler):
         for (status, message), holds in refusals.items():
             if holds:
                 return status, error(message)
+        plain = [one for one in self.server.asked if one.get("prompt") == prompt and "logprobs" not in one]
+        if "busy_canary" in faults and "logprobs" in body and not plain:
+            return 503, error("loading")
         if "busy" in faults and name not in self.server.failed:
             self.server.failed.add(name)
             return 429, error("slow down")
@@ -304,7 +309,8 @@ class Handler(BaseHTTPRequestHandler):
             found["prompt_logprobs"] = [None] + [
                 {str(token): {"logprob": weights[at] - shift, "rank": 1}} for at, token in enumerate(prompt) if at
             ]
-        if "logprobs" in body:
+        gone = "fallback" in self.server.faults and len(self.server.asked) >= 40
+        if "logprobs" in body and not gone:
             shown = weights if body.get("echo") and not deaf else weights[len(prompt) :]
             shown = [one if one is None or not body.get("echo") else one - shift for one in shown]
             if "new_weights" in self.server.faults and len(self.server.asked) >= 40:
@@ -313,7 +319,9 @@ class Handler(BaseHTTPRequestHandler):
         return found
 
     def _send(self, status: int, data: dict[str, Any]) -> None:
-        if self.server.spoil is not None and len(self.server.asked) > 2:
+        asked = self.server.asked
+        canary = bool(asked) and asked[-1].get("max_tokens") == 16 and "logprobs" in asked[-1]
+        if self.server.spoil is not None and len(asked) > 2 and not canary:
             spoiled = self.server.spoil(data)
             if isinstance(spoiled, tuple):
                 self._pour(*spoiled)

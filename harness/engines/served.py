@@ -107,7 +107,8 @@ class ServedEngine(EngineBase):
             else:
                 asked += [self._text(item, settings, sample) for sample in range(settings.samples)]
         given, before = self._run(_together(asked)), (self._proof.served or {})["canary"]
-        if before and replaced(before, self._run(server_probe.canary(self._client, self._form, self._encoder))):
+        now = self._run(server_probe.canary(self._client, self._form, self._encoder)) if before else []
+        if replaced(before, now):
             raise NotComparable(f"what its server gives for one and the same prompt changed during the run: {REPLACED}")
         yield from given
 

@@ -97,17 +97,21 @@ def overlong(answer: Answer, most: int, encoder: PromptEncoder) -> int:
 
 
 async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> list[float]:
-    """Return the log-probabilities of a continuation of `CANARY`; empty if the server gives none."""
+    """Return the log-probabilities of a continuation of `CANARY`; empty if the server gives none. Raises Incomplete."""
     plain = replace(form, stream=False, gives_ids=False)
     body = plain.body(encoder.sent(CANARY, form.prompts)[0], CANARY_TOKENS, Settings())
-    body["logprobs"] = True if form.prompts == "messages" else 1
-    try:
-        reply = await client.post(form.path, body, retry_seconds=CANARY_SECONDS)
-        found = reply.data["choices"][0]["logprobs"]
-        weights = found.get("token_logprobs") or [one["logprob"] for one in found["content"]]
-        return [round(float(one), 6) for one in weights] if all(map(math.isfinite, weights)) else []
-    except (Incomplete, KeyError, TypeError, IndexError, ValueError, AttributeError):
-        return []  # the server gives none, in whichever way it says so
+    asked = {**body, "logprobs": True if form.prompts == "messages" else 1}
+    for _ in range(2):
+        try:
+            reply = await client.post(form.path, asked, retry_seconds=CANARY_SECONDS)
+            found = reply.data["choices"][0]["logprobs"]
+            weights = found.get("token_logprobs") or [one["logprob"] for one in found["content"]]
+            return [round(float(one), 6) for one in weights] if all(map(math.isfinite, weights)) else []
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError):
+            return []  # the server gives none, in whichever way it says so
+        except Incomplete:  # it is busy, or fails if it is asked for them: wait until it answers without, and ask again
+            await client.post(form.path, body)
+    return []
 
 
 async def find_logprob_method(client: Client, form: RequestForm, encoder: PromptEncoder) -> str:

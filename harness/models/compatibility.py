@@ -129,8 +129,8 @@ def same_server(baseline: Proof, candidate: Proof) -> str:
 
 
 def replaced(before: Sequence[float], now: Sequence[float]) -> bool:
-    """Whether two canaries show other weights: by their first token, behind which rounding may change all others."""
-    return bool(before and now) and abs(before[0] - now[0]) > OTHER_LOGPROB
+    """Whether a canary is gone or shows other weights, by its first token: behind it rounding may change all others."""
+    return bool(before) and (not now or abs(before[0] - now[0]) > OTHER_LOGPROB)
 
 
 def cross_engine_note(experiment: Experiment) -> str:

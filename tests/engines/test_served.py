@@ -17,7 +17,7 @@ import pytest
 import stub_server
 from stub_server import Answers, Handler, Stub, logprob, served
 
-from harness.engines import http_client
+from harness.engines import http_client, server_probe
 from harness.engines.http_client import Client, _retry_after
 from harness.engines.served import ServedEngine, Target
 from harness.engines.server_probe import CANARY, PROBE, PromptEncoder
@@ -235,12 +235,13 @@ def test_a_server_that_ignores_the_length_of_answers_is_refused() -> None:
         spoiled(lambda data: in_choice(**long)({**data, "usage": {**data["usage"], "completion_tokens": 0}}), ids=False)
 
 
-def test_a_canary_shows_weights_by_log_probabilities() -> None:
-    """The proof holds those of a text; a server that gives none, or refuses to, shows nothing."""
+def test_a_canary_shows_weights_by_log_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof holds those of a text; a server that gives none, or refuses to, shows nothing; one may be busy."""
     known, ids = answers([]), encoder().prompt(CANARY)
     known.add(ids, CANARY, " he read", list(range(20, 36)))
     expected = [logprob([*ids, *range(20, at)], at) for at in range(20, 36)]
-    for faults, shown in (((), expected), (("text_only",), []), (("picky",), [])):
+    monkeypatch.setattr(server_probe, "CANARY_SECONDS", 0.1)
+    for faults, shown in (((), expected), (("text_only",), []), (("picky",), []), (("busy_canary",), expected)):
         with served(known, *faults) as stub, engine(stub, stream=not shown) as made:
             assert (made.proof().served or {})["canary"] == pytest.approx(shown, abs=1e-6)
 

@@ -332,11 +332,12 @@ def test_a_changed_fingerprint_stops_the_run(tiny_llama: Path, known: dict[str, 
     assert "fingerprint changed" in failure["message"]
 
 
+@pytest.mark.parametrize("fault", ["new_weights", "fallback"])
 def test_other_weights_behind_the_same_name_stop_the_run(
-    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, fault: str
 ) -> None:
     """In the middle of a run, and when it is continued: neither name nor fingerprint says so, a canary does."""
-    with two(known, "new_weights") as (one, other):
+    with two(known, fault) as (one, other):
         data = config(tiny_llama, endpoint(one), endpoint(other), execution={"control": False})
         assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
     failure = json.loads((tmp_path / "trial" / "small" / "failure-1of1.json").read_text())

@@ -10,7 +10,7 @@ import pytest
 from test_slices import experiment
 
 from harness.config.loading import parse
-from harness.errors import ConfigError
+from harness.errors import ConfigError, UsageError
 from harness.judge import judging
 from harness.records import ChoiceLogprobs, Generation
 from harness.run import plan as run_plan
@@ -18,6 +18,7 @@ from harness.run import runner
 from harness.run.progress import Reporter
 from harness.store.rundir import RunDir, Shard
 from harness.store.whole import load_run
+from harness.suite.items import _list_in
 from harness.suite.sandbox import missing
 from harness.suite.scorer import Scorer, load_items
 from harness.suite.toolkit.scoring import contains_any
@@ -186,6 +187,14 @@ def test_conversations_are_asked_turn_by_turn(items, tokenizer):
     """With a template the prompt is the template's own of these turns; without one it is a transcript."""
     expected = tokenizer.apply_chat_template(GOOD[-1]["messages"], tokenize=False, add_generation_prompt=True)
     assert items["h"].prompt == expected
+
+
+@pytest.mark.parametrize("told", [[{"role": "user", "content": "?"}], "hello", "3", '["a"]', {"role": "user"}])
+def test_a_conversation_that_is_no_list_as_json_is_refused(told):
+    """Documents of an own task may hold anything."""
+    with pytest.raises(UsageError, match="write a list of objects as JSON text"):
+        _list_in({"turns": told}, "turns")
+    assert _list_in({"turns": '[{"role": "user"}]'}, "turns") == [{"role": "user"}]
 
 
 def test_conversations_without_a_template_are_transcripts(tokenizer, tmp_path):
