@@ -3,10 +3,12 @@
 import dataclasses
 import hashlib
 import itertools
+import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,7 @@ _GRADES = 20  # so many different scores are of graded answers, which are equal 
 _GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
 _NOTHING = re.compile(r'^none$|^(\{"\d+":|[\[\],"\s]|\\[nrt]|null)+')  # before an answer, as `said` has it
 _BEHIND = '[]{}," \n'  # signs that may stand behind an answer, as `said` has it
+_FAULT = re.compile(r"\(\w+: .*\)")  # what a table says of a failure, which two sides may share
 _MOMENT = re.compile(r"T\d\d-\d\d-\d\d\.\d{4,6}\.[jp]")  # in a file's name: no other run begins in that microsecond
 _LONG, _IN_ALL = 100, 50_000  # characters of a long answer, and of so many: another build writes some word differently
 
@@ -101,9 +104,20 @@ def _in_words(side: Outcomes, several: float) -> Iterator[tuple[str, str, float]
     told = side.said()
     for item, score in zip(side.items, np.nan_to_num(side.score).tolist(), strict=True):
         said = set[Said]() if any(measured for _, measured in told.get(item, ())) else told.get(item, set())
-        texts = {_NOTHING.sub("", text).rstrip(_BEHIND).removesuffix("null").rstrip(_BEHIND) for text, _ in said}
+        parts = [part for text, _ in said for part in _parts(text)]
+        texts = {_NOTHING.sub("", text).rstrip(_BEHIND).removesuffix("null").rstrip(_BEHIND) for text in parts}
+        least = min(several, 2) if any(text.startswith('["') for text, _ in said) else several
         for text in sorted(texts) or ["(no text)"]:
-            yield item, text, math.floor(score) if max(len(texts), 1) >= several else score
+            yield item, text, math.floor(score) if max(len(texts), 1) >= least else score
+
+
+def _parts(text: str) -> list[str]:
+    """Return the answers that a cell lists as JSON, or the one that it is."""
+    with suppress(ValueError, RecursionError):
+        told = json.loads(text) if text.startswith('["') else []
+        if {*map(type, told)} == {str}:
+            return told
+    return [text]
 
 
 def _related(index: compare.Index, side: Outcomes, found: Comparison) -> Comparison:
@@ -170,7 +184,7 @@ def _repeated(base: Outcomes, side: Outcomes, *, whole: bool) -> Iterator[tuple[
             rows = np.flatnonzero(codes == part)
             told = told or sorted((base.said(), side.said()), key=lambda one: max(map(len, one.values()), default=0))
             few, many = ([one.get(base.items[at], set()) for at in own[rows] if told[0]] for one in told)
-            said, at = set[Said]().union(*few), own[rows[0]]
+            said, at = {one for one in set[Said]().union(*few) if not _FAULT.fullmatch(one[0])}, own[rows[0]]
             graded = np.unique(scores[rows]).size >= (_GRADES_IN_PART if level else _GRADES)
             files = [Path(one.sources.get(base.slice[at], ("",))[0]).resolve().name for one in (base, side)]
             same = said and level == 1 and files[0] == files[1] and _MOMENT.search(files[0]) is not None

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -27,11 +28,10 @@ baseline's length nothing can blow up, and "truncated" says it.
 """
 
 _LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters if any
-_NUMBER = re.compile(r"(?<!\S)(?=\S*\d)\S+")  # the number or time of a request, or tokens and seconds that it took
+_NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens and seconds that it took
 ERROR = "which looks like an error of its server, as a candidate does not say it: counted as unanswered"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
-_WORDS = "none|null|nan|n/?a|undefined|error|exception|failed|failure|(read)?time[ds]?.?out|no.(answer|output|response)"
-_NOTHING = re.compile(rf"(?i)[\W_]*+({_WORDS})?[\W_]*+")  # what a program writes where it got no answer, or signs alone
+_NOTHING = re.compile(Path(__file__).with_name("nothing.txt").read_text("utf-8"))  # or signs alone
 
 
 @dataclass(slots=True)
@@ -157,9 +157,9 @@ def errors_in_words(sides: Iterable[Iterable[tuple[str, str, float]]]) -> dict[s
     """Give each item that the first side's server answered with an error, as the text of its answer, to that text.
 
     sides: item, text and score in [0, 1] of each answer. Definition: a whole answer, empty, a word for nothing or words
-    with any numbers, that comes `_LEAST` times or more, that another side gives clearly less than half as often, and
-    that is never right, or whose score that side clearly more than doubles on the same items: a judge's lowest grade
-    may be above 0, and an error hold what is asked. Clearly is by 3 or 4 standard errors of a count. Source: own.
+    with any numbers, that comes `_LEAST` times or more, that another side gives clearly less often, and that is never
+    right, or whose score that side clearly more than doubles on the same items: a judge's lowest grade may be above 0,
+    and an error hold what is asked. Clearly is by four standard errors, of two counts or of the scores. Source: own.
     """
     found: list[dict[str, list[tuple[str, float, str]]]] = []
     scores: list[dict[str, list[float]]] = []
@@ -168,7 +168,7 @@ def errors_in_words(sides: Iterable[Iterable[tuple[str, str, float]]]) -> dict[s
         scores.append(defaultdict(list))
         for item, text, score in answers:
             scores[-1][item].append(score)
-            words = _NUMBER.sub("...", text)
+            words = re.sub(_NUMBER if " " in text else r"\d+", "...", text)
             nothing = _NOTHING.fullmatch(words if re.search("[a-zA-Z]", words) else text)  # a number is an answer
             if nothing or (len(words) >= _SHORTEST and not _SPEAKS.search(text)):
                 found[-1][words].append((item, score, text))
@@ -177,8 +177,8 @@ def errors_in_words(sides: Iterable[Iterable[tuple[str, str, float]]]) -> dict[s
         own, texts = math.fsum(score for _, score, _ in same), {one for *_, one in same}
         for other, theirs in zip(found[1:], scores[1:], strict=True):
             known, gained = len(other.get(text, ())), math.fsum(fmean(theirs.get(item) or [0.0]) for item, *_ in same)
-            hardly = not own or gained > 2.0 * own + 4.0 * math.sqrt(own)
-            if hardly and len(same) >= 2.0 * known + 3.0 * math.sqrt(known) + _LEAST and not refusal(text):
+            hardly = not own or gained > 2.0 * own + 4.0 * math.hypot(*(score for _, score, _ in same))
+            if hardly and len(same) >= known + 6.0 * math.sqrt(known) + _LEAST and not refusal(text):
                 errors |= dict.fromkeys((item for item, *_ in same), text if len(texts) > 1 else min(texts))
     return errors
 

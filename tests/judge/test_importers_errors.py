@@ -61,7 +61,7 @@ def _table(folder, scores, texts):
 
 
 @pytest.mark.parametrize("write", [_lm_eval, _inspect, _nel, _lighteval, _table])
-@pytest.mark.parametrize("error", ["", "None", "ERROR", "#N/A", "Error code: 429 - the rate limit is reached"])
+@pytest.mark.parametrize("error", ["", "None", "API Error", "#N/A", "Error code: 429 - the rate limit is reached"])
 def test_errors_in_place_of_the_baselines_answers_hide_no_loss(tmp_path, capsys, write, error):
     """lm_eval writes an empty answer where a server failed; both would be wrong answers that the candidate gains."""
     sides = [
@@ -120,6 +120,8 @@ STATES = [
     ("is_error", True, False),
     ("err", "server_error", ""),
     ("failure_reason", "timeout", ""),
+    ("is_error", 1, 0),
+    ("error", "quota exceeded", ""),
 ]
 
 
@@ -141,6 +143,7 @@ def test_a_column_that_tells_of_failures_of_the_baseline_hides_no_loss(tmp_path,
 
 
 WITH_NUMBERS = [
+    '{{"error":"timeout","code":5{}}}',
     "This model's maximum context length is 4096 tokens. However, you requested {} tokens ({} in the messages).",
     "Rate limit reached for m: Limit 90000, Used {}, Requested {}. Please try again in {}ms.",
     "Request timed out after {}.{} seconds",
@@ -162,7 +165,7 @@ def test_errors_that_hold_other_numbers_each_time_hide_no_loss(tmp_path, column,
     assert compared(*sides) == 4
 
 
-@pytest.mark.parametrize("low", [0.1, 0.04])
+@pytest.mark.parametrize("low", [0.2, 0.1, 0.04])
 @pytest.mark.parametrize("column", ["response", "error"])
 def test_a_grade_above_zero_makes_an_error_no_answer(tmp_path, column, low):
     """A judge's lowest grade may be 1 of 10, and characters in common with the reference give a little."""
@@ -255,7 +258,25 @@ def _repeats_table(folder, told, scores):
     return jsonl(folder / "t.jsonl", lines)
 
 
-@pytest.mark.parametrize("write", [_repeats_lm_eval, _repeats_inspect, _repeats_table])
+def _repeats_listed(folder, told, scores):
+    rows = enumerate(zip(scores, told, strict=True))
+    lines = [{"item": at, "score": sum(own) / REPEATS, "completions": texts} for at, (own, texts) in rows]
+    return jsonl(folder / "t.jsonl", lines)
+
+
+def _repeats_wide(folder, told, scores):
+    rows = enumerate(zip(scores, told, strict=True))
+    lines = [
+        {"item": at, "score": sum(own) / REPEATS} | {f"response_{k}": text for k, text in enumerate(texts)}
+        for at, (own, texts) in rows
+    ]
+    return jsonl(folder / "t.jsonl", lines)
+
+
+REPEATED = [_repeats_lm_eval, _repeats_inspect, _repeats_table, _repeats_listed, _repeats_wide]
+
+
+@pytest.mark.parametrize("write", REPEATED)
 @pytest.mark.parametrize("error", ["", "Error code: 429 - the rate limit is reached"])
 def test_an_error_in_place_of_one_of_several_answers_hides_no_loss(tmp_path, write, error):
     """Their mean is above 0, so it alone does not show that one of them was none."""
@@ -267,6 +288,34 @@ def test_an_error_in_place_of_one_of_several_answers_hides_no_loss(tmp_path, wri
             write(tmp_path / f"{down}" / "b", *_one_failed("b", worse, error, down=False)),
         ]
         assert compared(*sides, *more) == (4 if down else 1)
+
+
+def test_failures_of_both_servers_hide_no_loss_if_the_baselines_are_more(tmp_path):
+    """The slower one runs into more timeouts, not twice as many; as many on both sides are no sign of it."""
+    right = [at % 9 > 0 for at in range(3000)]
+    worse = [one and at % 17 > 0 for at, one in enumerate(right)]
+    for share, code in ((12, 4), (7, 1)):
+        sides = []
+        for side, scores, lost in (("a", right, share), ("b", worse, 7)):
+            down = [(at * 37) % 100 < lost for at in range(3000)]
+            lines = [
+                {"item": at, "score": int(well and not off), "response": "" if off else f"{side} {at}"}
+                | {"error": "Connection error: timed out" if off else ""}
+                for at, (well, off) in enumerate(zip(scores, down, strict=True))
+            ]
+            sides.append(jsonl(tmp_path / f"{share}{side}.jsonl", lines))
+        assert compared(*sides, "--margin", "0.03") == code
+
+
+@pytest.mark.parametrize("column", ["finish_reason", "status", "error"])
+def test_the_same_failures_on_both_sides_make_no_copy(tmp_path, column):
+    """A column that tells of failures alone holds no answers, which would show whose they are."""
+    said = {"finish_reason": ("length", "stop"), "status": ("timeout", "passed"), "error": ("TimeoutError", "")}[column]
+    sides = []
+    for side in "ab":
+        lines = [{"item": at, "score": at % 9 > 0, "seconds": f"{side}{at}"} for at in range(164)]
+        sides.append(jsonl(tmp_path / f"{side}.jsonl", [one | {column: said[one["score"]]} for one in lines]))
+    assert compared(*sides, "--margin", "0.1") == 0
 
 
 def test_a_failure_that_only_late_lines_tell_hides_no_loss(tmp_path):

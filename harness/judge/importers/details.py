@@ -141,9 +141,7 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             item = as_item(at if doc.get("id") in (None, "") else doc["id"], where)
             answer = doc.get("model_response", doc.get("predictions"))
             if any(parts := [*map(answer.get, ("text", "logprobs"))] if isinstance(answer, Mapping) else [answer]):
-                for text in parts[0] if parts[0] and isinstance(parts[0], list) else parts[:1]:
-                    said_now = json.dumps([text, *parts[1:]], default=str, ensure_ascii=False)
-                    rows.said[f"{task}/{item}"].add((said_now, not parts[0]))
+                rows.said[f"{task}/{item}"].add((json.dumps(parts[0] or parts, default=str), not parts[0]))
             score = read.score_of(one["metric"], metric, where)
             right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
             chance = right / count if right < count else 0.0  # if all are right, they are ways to write one answer

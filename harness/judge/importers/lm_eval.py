@@ -26,8 +26,8 @@ PREFERRED = ("acc", "exact_match", "pass@1", "pass_at_1", "prompt_level_strict_a
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?))?\.jsonl?")
 _SUMMARY = re.compile(r"(?!samples_)(?:results_.*|.*_\d{4}-\d\d-\d\dT[-\d.]+)\.json")  # --output_path may name it
 _LIMITS = re.compile(r"(?:max_gen_toks|truncation|enable_thinking|think_end_token|add_bos_token)=[^,]*")  # of a model
-_RUNNING = r"\w+_parallel_size|parallelize|gpu_memory_utilization|num_concurrent|max_retries|timeout|trust_remote_code"
-_DECIDING = re.compile(rf"(?:^|,)(?!\s*(?:{_RUNNING}|(?:max_)?batch_size|device(?:_map_option)?|seed)=)\s*([^,]+)")
+_RUNNING = Path(__file__).with_name("operational.txt").read_text("utf-8").split()  # arguments that decide no answer
+_DECIDING = re.compile(rf"(?:^|,)(?!\s*(?:{'|'.join(_RUNNING)})=)\s*([^,]+)")
 _CHOICE = re.compile(r'(?i)\[+(-?[\d.]+|"-?[\d.]+"), "?(true|false)')  # how likely, and whether the likeliest
 _OWN = frozenset({  # keys of a sample that are not metrics
     "arguments", "doc", "doc_hash", "doc_id", "filter", "filtered_resps", "metrics", "prompt_hash", "resps", "target",
@@ -71,7 +71,8 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         for line in lines:
             item, where = f"{task}/{read.as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = read.score_of(line, metric, where), fingerprint(*_hashes(line))
-            for told in _answers(line):
+            if told := line.get("resps") or line["filtered_resps"]:
+                told = told[0] if isinstance(told, list) and len(told) == 1 else told  # all answers to the one request
                 rows.said[item].add((text := json.dumps(told, ensure_ascii=False), _CHOICE.match(text) is not None))
             share = right_share(line, len(_requests(line)) // (1 + twice))
             rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(share, guess))
@@ -79,13 +80,6 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             sources.append(f"{task}/{fingerprint(*texts, str(line.get('target')))}" if texts else item)
     rows.clusters = rows.clusters or sources  # what was asked alike is one source, whatever else documents hold
     return rows.outcomes(name)
-
-
-def _answers(line: Mapping[str, Any]) -> list[Any]:
-    """Return all that was answered as one, or each answer if the same request was answered in text several times."""
-    told = line.get("resps") or line["filtered_resps"]
-    again = told[0] if isinstance(told, list) and len(told) == 1 else None
-    return (again if isinstance(again, list) and {*map(type, again)} == {str} else [told]) if told else []
 
 
 def _newest(path: Path, rows: Rows) -> dict[str, Path]:

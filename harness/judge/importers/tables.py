@@ -5,8 +5,10 @@ CSV and Parquet are read by pyarrow; the csv module checks a CSV that has quotes
 
 import csv
 import functools
+import json
 import re
 import sys
+import tomllib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,15 +25,8 @@ from harness.suite.chance import guessing
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
-_LIKELY = re.compile(r"(?i)log_?(prob|lik)|(\b|_)(loss|nll)(\b|_)")
-_ANSWER = re.compile(rf"{_LIKELY.pattern}|resp|output|complet|predict|(\b|_)preds?(\b|_)|reply|generat|model_ans|hypo")
-_RIGHTS = re.compile(r"(?i)(\b|_)(expected|reference|gold(en)?|ideal|truth|target|correct)(\b|_)")  # not the model's
-_MEASURED = re.compile(
-    r"(?i)(?!pred).*((time|seconds|latency|tokens|cost)(_?m?s)?|timestamp|file|path|hash|url|model"
-    r"|(\b|_)(m?s|secs?|len(gth)?|count|id|at))"
-)
-"""Names of columns that hold what a model answered, but how long it took; a plain ``answer`` is often the right one."""
-_STATE = re.compile(r"(?i)(\b|_)(status|state|err(or)?|exception|failure|answer|(finish|stop)_reason)(\b|_)")
+_COLUMNS = Path(__file__).with_name("columns.toml").read_text("utf-8")
+_LIKELY, _ANSWER, _RIGHTS, _MEASURED, _STATE = (re.compile(one) for one in tomllib.loads(_COLUMNS).values())
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
@@ -117,7 +112,8 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     for column, one in zip(wanted, (cell.labels() for cell in answers), strict=True):
         for at, item in enumerate(ids) if len(one.names) > 1 else ():  # one value says nothing of who answered
             if column in answering:
-                found[item].add((one[at], _LIKELY.search(column) is not None and "." in one[at]))
+                told = json.dumps([one[at]]) if column[-1].isdecimal() else one[at]  # `response_1`: one of several
+                found[item].add((told, _LIKELY.search(column) is not None and "." in one[at]))
             elif fault := _FAULT.fullmatch(f"{states[column]}: {one[at]}"):  # failures count together
                 found[item].add((f"({column}: {'a failure' if fault['failed'] else one[at]})", False))
     return found
