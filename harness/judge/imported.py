@@ -168,7 +168,7 @@ def _copies(sides: Sequence[Outcomes], paths: Sequence[Path]) -> dict[str, str]:
 
 
 def _repeated(base: Outcomes, side: Outcomes, *, whole: bool) -> Iterator[tuple[str, str]]:
-    """Give the parts of a candidate that repeat the baseline (whole: all, if a candidate's), and how that shows."""
+    """Give the parts of a side that repeat `base`, nameless if it is all, and how that shows. whole: all or nothing."""
     for task, (_, made) in side.sources.items() if not whole else ():
         if made and made == base.sources.get(task, ("", ""))[1]:
             yield task, "by model, arguments and revision, or by the log's id or time"

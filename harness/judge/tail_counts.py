@@ -31,7 +31,7 @@ _LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else
 _NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens and seconds that it took
 ERROR = "which looks like an error of its server, as a candidate does not say it: counted as unanswered"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
-_NOTHING = re.compile(Path(__file__).with_name("nothing.txt").read_text("utf-8"))  # or signs alone
+_NOTHING = re.compile(Path(__file__).with_name("nothing.txt").read_text("utf-8"))  # words for it, or signs alone
 
 
 @dataclass(slots=True)

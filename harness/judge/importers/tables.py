@@ -26,7 +26,7 @@ from harness.suite.chance import guessing
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _COLUMNS = Path(__file__).with_name("columns.toml").read_text("utf-8")
-_LIKELY, _ANSWER, _RIGHTS, _MEASURED, _STATE = (re.compile(one) for one in tomllib.loads(_COLUMNS).values())
+_LIKELY, _ANSWER, _EXPECTED, _MEASURED, _STATE = (re.compile(one) for one in tomllib.loads(_COLUMNS).values())
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
 _QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
 _RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
@@ -104,7 +104,7 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
     known = [one for one in _header(path) if one not in used and not _MEASURED.fullmatch(one)]
     texts = set() if _QUESTION.isdisjoint(known) and options.prompt is None else {"text", "content", "message"}
-    answering = [one for one in known if one in texts or (_ANSWER.search(one) and not _RIGHTS.search(one))]
+    answering = [one for one in known if one in texts or (_ANSWER.search(one) and not _EXPECTED.search(one))]
     states = {one: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", one) for one in known if one not in answering}
     wanted = [*answering, *(one for one, words in states.items() if _STATE.search(words))]
     items, *answers = _columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [_Column([])]
