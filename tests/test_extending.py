@@ -9,6 +9,7 @@ import tomllib
 import types
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,6 +31,7 @@ from harness.models.compatibility import check_candidate
 from harness.records import Generation, Item, Settings
 from harness.report.evidence import Evidence
 from harness.suite import catalogue as suite_catalogue
+from harness.suite import scorer as suite_scorer
 from harness.suite import tasks as suite_tasks
 from harness.suite.scorer import Scorer, load_items
 
@@ -184,6 +186,25 @@ def test_what_a_scorer_gives_for_answers_without_content_is_the_chance(
     file.write_text(text.replace('near_number(results[0], doc["target"])', scores), encoding="utf-8")
     config = yaml.load(blocks(page, "A slice", "yaml")[2], suite_catalogue._Loader)  # noqa: S506
     assert {one.chance for one in load_items(parse(config), conftest.make_tokenizer(100_000))} == {chance}
+
+
+@pytest.mark.usefixtures("own_slice")
+def test_answers_without_content_are_tried_in_all_parts_of_a_file(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may be sorted: those that its scorer gets wrong may all come first."""
+    file = tmp_path / "tasks" / "metres" / "conversions.py"
+    text = file.read_text(encoding="utf-8")
+    half = 'float(float(doc["target"]) > 50_000)'
+    file.write_text(text.replace('near_number(results[0], doc["target"])', half), encoding="utf-8")
+    config = yaml.load(blocks(page, "A slice", "yaml")[2], suite_catalogue._Loader)  # noqa: S506
+    items = load_items(parse(config), conftest.make_tokenizer(100_000))
+    found = sorted((replace(one, chance=0.0, stratum="all") for one in items), key=lambda one: float(one.target))
+    credited = sum(float(one.target) > 50_000 for one in found)
+    assert 0 < credited < len(found) - 4
+    monkeypatch.setattr("harness.suite.scorer.TRIED", 4)
+    (chance,) = {one.chance for one in suite_scorer._above_nothing(found)}
+    assert chance == pytest.approx(credited / len(found), abs=0.25)
 
 
 @pytest.mark.usefixtures("own_slice")

@@ -61,9 +61,9 @@ def _above_nothing(items: Sequence[Item]) -> list[Item]:
     """Return items whose chance is at least what answers without content score in their stratum."""
     tried: dict[Any, list[Item]] = defaultdict(list)
     for item in items:
-        own = tried[item.task, item.stratum]
-        if item.kind == "generate" and len(own) < TRIED and not runs_code(item):
-            own.append(item)
+        if item.kind == "generate" and not runs_code(item):
+            tried[item.task, item.stratum].append(item)
+    tried = {place: own[:: -(-len(own) // TRIED)] for place, own in tried.items()}  # files may be sorted
     best: dict[Any, float] = {}
     with Scorer([item for own in tried.values() for item in own]) as scorer:
         for (place, own), text in product(tried.items(), NOTHING):

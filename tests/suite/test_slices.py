@@ -319,6 +319,9 @@ UNDECIDED += [
     "{1}{0}: {0}",
     "${0}$ or ${1}$",
     "\\boxed{{{0}}} or \\boxed{{{1}}}",
+    "\\boxed{{\\text{{{0}}}}} or \\boxed{{\\text{{{1}}}}}",
+    "I choose {0} or {1}",
+    "The letter of the wrong choice is {0}",
 ]
 DECIDED = [
     "{0}. {1}. coli",
@@ -337,6 +340,8 @@ DECIDED = [
     "{0} {0} {0}",
 ]
 LETTERS = ["The final answer is {}", "So the best answer is ({}).", "Option {}", "\\boxed{{{}}}", "{} because it is"]
+LETTERS += ["\\boxed{{\\text{{{}}}}}", "The answer is $\\boxed{{\\textbf{{({})}}}}$", "I would choose {}."]
+LETTERS += ["The letter of the right choice is {}", "The answer to this question is {}"]
 LETTERS += ["It is {}.", "Sure! The answer is {}.", "\u7b54\u6848\uff1a{}", "Antwort: {}"]
 
 
