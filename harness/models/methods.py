@@ -95,8 +95,11 @@ def _skipped(request: Request, ending: str = "") -> list[str] | None:
 def module_bits(model: Any, request: Request) -> dict[str, int]:
     """Return the modules that `module_bits` names, with their bits; the head and skipped ones are left out.
 
-    Raises `ModelError` for a glob that names no linear module, and for weights that are stored quantized.
+    Raises `ModelError` for a name in it, or in `skip_modules`, of nothing there, and for weights stored quantized.
     """
+    for one in request.options.skip_modules or ():
+        if all(should_convert_module(name, [one]) for name, _ in model.named_modules()):
+            raise ModelError(f"skip_modules: {one!r} is the name of no module of {request.folder}: nothing is skipped")
     wanted, head = request.options.module_bits or {}, model.get_output_embeddings()
     if wanted and request.stored.method != "none":
         raise ModelError(f"{request.folder}: is quantized already, and module_bits cannot change that: leave it out")

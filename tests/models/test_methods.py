@@ -256,6 +256,15 @@ def test_a_glob_that_names_no_module_is_refused(plain, tmp_path):
         load_as("quanto-int4", plain, module_bits={"lm_head": 8})
 
 
+@pytest.mark.parametrize("method", ["bnb-int8", "bnb-nf4", "quanto-int8", "hqq", "torchao-int8"])
+def test_a_skipped_module_that_is_not_there_is_refused(plain, method):
+    """The config says that it is left alone, and the library would quantize it without a word."""
+    with pytest.raises(ModelError, match="skip_modules: 'down_prj' is the name of no module of"):
+        load_as(method, plain, skip_modules=("lm_head", "down_prj"))
+    kept = load_as(method, plain, skip_modules=("lm_head", "down_proj", "model.layers.0")).proof
+    assert kept.quantized_modules < load_as(method, plain).proof.quantized_modules
+
+
 def test_options_reach_the_libraries(plain):
     """Double quantization, group size and bits change what is stored by what they should."""
     single, double = (load_as("bnb-nf4", plain, double_quant=on) for on in (False, True))

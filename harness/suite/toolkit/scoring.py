@@ -30,9 +30,6 @@ def near_number(text: str, target: str, tolerance: float = 0, language: str = ""
     return float(found is not None and wanted is not None and abs(found - wanted) <= Decimal(str(tolerance)))
 
 
-says_number = near_number  # its name in slices that were written for 0.1
-
-
 def stated_number(text: str, language: str = "") -> Decimal | None:
     r"""The number after the last "Answer:", of an equation its result; else in the last ``\boxed{}``, else the last.
 
