@@ -294,6 +294,7 @@ class _Run:
     def _take(self, name: str, unit: Unit, ask: WorkerHandle, files: AnswerFiles, cost: int, before: int) -> Timing:
         """Score and append what comes of a unit, and show how far it is: `cost` tokens, `before` of earlier units."""
         running: list[tuple[Item, Response, Future[Score]]] = []  # whose code is run next to the worker
+        self.progress.doing(name, unit.slice)
         shown = 0
         while not isinstance(message := ask.receive(), Timing):
             if isinstance(message, Response):
@@ -311,7 +312,6 @@ class _Run:
         for item, response, future in running:
             self._write(files, unit, item, response, future.result())
         files.finish(unit.slice, message)
-        self.progress.doing(name, unit.slice)
         self.progress.advance(cost - shown, len(unit.items) if cost else 0)
         return message
 

@@ -95,6 +95,26 @@ def test_a_run_tells_the_damaged_candidate_from_the_sound_one(whole: RunDir) -> 
     assert any("rehearsal" in warning for warning in judgement.warnings)
 
 
+def test_progress_names_the_slice_that_is_answered(tiny_llama: Path, tmp_path: Path) -> None:
+    """From its first answer on: who waits for a slow server is not told that it loads."""
+    seen: dict[str, list[str]] = {}
+
+    class Looking(Reporter):
+        def doing(self, variant: str, what: str) -> None:
+            seen.setdefault(variant, []).append(what)
+            super().doing(variant, what)
+
+        def advance(self, tokens: int, items: int = 0) -> None:
+            assert seen[list(seen)[-1]][-1] in {"multi_hop_math", "typical"}
+            super().advance(tokens, items)
+
+    experiment = parse(config(tiny_llama, candidates=NF4, execution={"control": False}))
+    runner.run(run_plan.make_plan(experiment, "trial.yaml"), RunDir(tmp_path / "trial"), Shard(), Looking())
+    assert list(seen) == ["bf16", "nf4"]
+    for told in seen.values():
+        assert list(dict.fromkeys(told)) == ["looking at what is done", "loading", "multi_hop_math", "typical"]
+
+
 def test_a_finished_run_given_again_changes_nothing(
     whole: RunDir, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
