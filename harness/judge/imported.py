@@ -71,7 +71,8 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
             told = (np.array([asked.get(item, 0) for item in one.items], np.uint64) for one in (base, *judged))
             base, *judged = [replace(one, fingerprint=own) for one, own in zip((base, *judged), told, strict=True)]
     several = 1 if reading.repeats == "mean" else 2 if set(used) != {"table"} else math.inf
-    errors = errors_in_words(_in_words(one, several) for one in (base, *judged)) if base.said() else {}
+    tasks = {item: base.slice[at] for at, item in enumerate(base.items)} if base.said() else {}
+    errors = errors_in_words((_in_words(one, several) for one in (base, *judged)), tasks) if tasks else {}
     if errors:
         base = replace(base, score=np.where([one in errors for one in base.items], math.nan, base.score))
     review = _related if options["chance"] is None else None

@@ -226,8 +226,8 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     names = [one.name for one in run.experiment.candidates]
     failed = refused | {name: " ".join(run.failures[name]) for name in names if name in run.failures}
     sides = {name: _outcomes(run, name, unasked=left_out) for name in names if name not in failed}
-    told = (in_words(run.of(name)) for name in (base, *sides))
-    errors = errors_in_words(told) if run.experiment.baseline.engine.served else {}
+    told, tasks = map(in_words, map(run.of, (base, *sides))), {item.id: item.slice for item in run.items}
+    errors = errors_in_words(told, tasks) if run.experiment.baseline.engine.served else {}
     baseline = _outcomes(run, base, unasked=errors)
     if baseline is None or None in sides.values():
         raise Incomplete(f"{run.directory.path}: there are no answers: run `quantcliff run` again")

@@ -27,11 +27,13 @@ Source: own. Limits: a candidate that reasons longer and is right is an event to
 baseline's length nothing can blow up, and "truncated" says it.
 """
 
-_LEAST, _SHORTEST = 5, 12  # of an error in words: answers that are nothing else, and characters if any
+_LEAST, _IN_TASK, _SHORTEST = 5, 20, 12  # of an error in words: answers that are nothing else, and characters if any
 _NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens and seconds that it took
-ERROR = "which looks like an error of its server, as a candidate does not say it: counted as unanswered"
+ERROR = "which looks like an error of its server: counted as unanswered"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
-_NOTHING = re.compile(Path(__file__).with_name("nothing.txt").read_text("utf-8"))  # words for it, or signs alone
+_NOTHING, _OUTAGE = (  # words for it, or signs alone; and what only programs write
+    re.compile(Path(__file__).with_name(name).read_text("utf-8")) for name in ("nothing.txt", "outage.txt")
+)
 
 
 @dataclass(slots=True)
@@ -153,15 +155,15 @@ def with_late(
     return [[marked(one, own) for one in side] for side, own in zip(sides, timed, strict=True)]
 
 
-def errors_in_words(sides: Iterable[Iterable[tuple[str, str, float]]]) -> dict[str, str]:
+def errors_in_words(sides: Iterable[Iterable[tuple[str, str, float]]], place: Mapping[str, str]) -> dict[str, str]:
     """Give each item that the first side's server answered with an error, as the text of its answer, to that text.
 
-    sides: item, text and score in [0, 1] of each answer. Definition: a whole answer, empty, a word for nothing or words
-    with any numbers, that comes `_LEAST` times or more, that another side gives clearly less often, and that is never
-    right, or whose score that side clearly more than doubles on the same items: a judge's lowest grade may be above 0,
-    and an error hold what is asked. Clearly is by four standard errors, of two counts or of the scores. Source: own.
+    sides: item, text and score in [0, 1] of each answer. place: item to its task. Definition, own: a whole answer,
+    empty, a word for nothing or words with any numbers, that comes `_LEAST` times, or `_IN_TASK` in one task, that
+    another side gives clearly less often unless no model writes it, and that is never right, or whose score that side
+    clearly more than doubles on the same items, as a judge's lowest grade may be above 0. Clearly: by 4 errors.
     """
-    found: list[dict[str, list[tuple[str, float, str]]]] = []
+    found: list[dict[tuple[str, str], list[tuple[str, float, str]]]] = []
     scores: list[dict[str, list[float]]] = []
     for answers in sides:
         found.append(defaultdict(list))
@@ -170,15 +172,18 @@ def errors_in_words(sides: Iterable[Iterable[tuple[str, str, float]]]) -> dict[s
             scores[-1][item].append(score)
             words = re.sub(_NUMBER if " " in text else r"\d+", "...", text)
             nothing = _NOTHING.fullmatch(words if re.search("[a-zA-Z]", words) else text)  # a number is an answer
-            if nothing or (len(words) >= _SHORTEST and not _SPEAKS.search(text)):
-                found[-1][words].append((item, score, text))
+            if nothing or _OUTAGE.match(text) or (len(words) >= _SHORTEST and not _SPEAKS.search(text)):
+                for task in {"", place.get(item, "")}:
+                    found[-1][task, words].append((item, score, text))
     errors = dict[str, str]()
-    for text, same in found[0].items():
+    for (task, text), same in found[0].items():
         own, texts = math.fsum(score for _, score, _ in same), {one for *_, one in same}
         for other, theirs in zip(found[1:], scores[1:], strict=True):
-            known, gained = len(other.get(text, ())), math.fsum(fmean(theirs.get(item) or [0.0]) for item, *_ in same)
+            known = 0 if _OUTAGE.match(min(texts)) else len(other.get((task, text), ()))
+            gained = math.fsum(fmean(theirs.get(item) or [0.0]) for item, *_ in same)
             hardly = not own or gained > 2.0 * own + 4.0 * math.hypot(*(score for _, score, _ in same))
-            if hardly and len(same) >= known + 6.0 * math.sqrt(known) + _LEAST and not refusal(text):
+            least = known + 6.0 * math.sqrt(known) + (_IN_TASK if task else _LEAST)
+            if hardly and len(same) >= least and not refusal(text):
                 errors |= dict.fromkeys((item for item, *_ in same), text if len(texts) > 1 else min(texts))
     return errors
 

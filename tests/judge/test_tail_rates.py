@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_a_gated_rate_of_shared_sources_counts_each_as_one_item() -> None:
         own = SliceSpec(name="s", tail_events={} if tolerance is None else {"truncated": tolerance})
         (rates[tolerance],) = judge_rates([cell], Rules(policy=Policy(), slices={"s": own}))
     assert [one.verdict for one in rates.values()] == [None, "inconclusive", "pass"]
-    assert rates[None].high == rates[0.13].high == pytest.approx(event_rate([False] * 20).high)
+    assert [one.high for one in rates.values()] == pytest.approx([event_rate([False] * 20).high] * 3)
     spread = np.arange(400) % 13 == 0
     assert event_rate(spread, clusters).high < event_rate(spread, clusters, gates=True).high
     assert event_rate([False] * 299, range(299), gates=True) == event_rate([False] * 299)
@@ -381,8 +382,8 @@ def _said(texts: list[str], *, score: float = 0.0, finish: Any = "eos", **signs:
     ]
 
 
-def _errors(sides: list[list[Scored]]) -> dict[str, str]:
-    return errors_in_words(map(in_words, sides))
+def _errors(sides: list[list[Scored]], places: dict[str, str] | None = None) -> dict[str, str]:
+    return errors_in_words(map(in_words, sides), places or {})
 
 
 def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidates() -> None:
@@ -409,3 +410,26 @@ def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidate
     assert not _errors([_said(busy, refusal=True), well])
     assert not _errors([_said(["I do not know that."] * 6), well])
     assert not _errors([_said(busy)])
+
+
+def test_errors_that_no_model_writes_are_seen_however_often_a_candidate_has_them() -> None:
+    """Where both servers fail, what the baseline lost hides what the candidate lost."""
+    down = [f"Error code: 503 - Service Unavailable ({at})" for at in range(8)]
+    assert len(_errors([_said(down), _said(down)])) == 8
+    assert not _errors([_said(down[:4]), _said(down)])  # too few
+    assert not _errors([_said(down[:7]) + _said(down[7:], score=1.0), _said(down)])  # it may be asked for
+    for text in ("HTTP/1.1 502 Bad Gateway", "openai.APITimeoutError: Request timed out.", '{"error": {"code": 429}}'):
+        assert _errors([_said([text] * 5), _said([text] * 5)])
+    for text in ("TypeError: 'int' is not iterable", "A connection error is reported", "Error analysis of the model"):
+        assert not _errors([_said([text] * 5), _said([text] * 5)])
+
+
+def test_an_error_that_is_right_in_another_task_is_seen() -> None:
+    """What asks for a refusal, say, takes an error for one."""
+    text, well = "The backend gave up on you", _said([f"The answer is {at}" for at in range(60)], score=1.0)
+    told = _said([text] * 40)
+    told = [replace(one, score=float(at >= 20)) for at, one in enumerate(told)]
+    tasks = {f"t/{at}": "safe" if at >= 20 else "sums" for at in range(60)}
+    assert set(_errors([told, well], tasks)) == {f"t/{at}" for at in range(20)}
+    assert not _errors([told[1:], well], tasks)  # 19 in a task may be chance
+    assert not _errors([told, well])

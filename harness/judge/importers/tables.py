@@ -25,14 +25,11 @@ from harness.suite.chance import guessing
 
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
-_COLUMNS = Path(__file__).with_name("columns.toml").read_text("utf-8")
-_LIKELY, _ANSWER, _EXPECTED, _MEASURED, _STATE = (re.compile(one) for one in tomllib.loads(_COLUMNS).values())
+_COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text("utf-8"))
+_LIKELY, _ANSWER, _EXPECTED, _MEASURED, _STATE = map(re.compile, _COLUMNS["patterns"].values())
+_QUESTION, _RIGHT, _BESIDE = map(frozenset, _COLUMNS["names"].values())
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
-_QUESTION = {"prompt", "question", "query", "problem", "input", "instruction"}
-_RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "answer_key")
-_ASKED = _QUESTION | set(_RIGHT)
-_BESIDE = _ASKED | {"context", "passage", "document", "article", "story", "text", "messages", "choices", "options"}
-_BESIDE |= {"image", "audio", "video", "premise", "hypothesis", "sentence", "statement", "source", "table", "schema"}
+_ASKED = _QUESTION | _RIGHT
 _HOW = Path(__file__).with_name("how_asked.txt").read_text("utf-8")  # a pattern of names that say how it was asked
 _MADE = dict.fromkeys(("model", "model_name", "model_id", "checkpoint", "quantization"), 0)
 _MOST = _MADE | dict.fromkeys(("judge", "grader", "metric", "scorer"), 1)
@@ -132,7 +129,7 @@ def questions(paths: Sequence[Path], options: ImportOptions) -> tuple[list[str],
 def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
     """Return item to what the first table says it was asked, if that is more than one question; equal ones are one."""
     known, *others = map(_header, paths)
-    names = [one for one in known if one.lower() in _BESIDE and known.count(one) == 1]
+    names = [one for one in known if one.lower() in _ASKED | _BESIDE and known.count(one) == 1]
     if _QUESTION.isdisjoint(map(str.lower, names)):
         return {}
     items, *columns = _columns(paths[0], [options.item or "item", *names], optional=names)
