@@ -1,5 +1,6 @@
 """`quantcliff compare --baseline ... --candidate ...`: judges what other tools ran, by the command line's flags."""
 
+import ast
 import dataclasses
 import hashlib
 import itertools
@@ -22,10 +23,10 @@ from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
 from harness.judge.importers.json_text import below
 from harness.judge.importers.tables import questions, sources
+from harness.judge.outages import ERROR, Told, outages
 from harness.judge.outcomes import Outcomes, Said, joined, listed
 from harness.judge.rules import Rules
 from harness.judge.summaries import Comparison
-from harness.judge.tail_counts import ERROR, errors_in_words
 from harness.judge.verdicts import Judgement
 
 _EXPECTED = 5  # items right, or wrong, on both sides by chance, from which on their number shows whether it is chance
@@ -36,8 +37,7 @@ _UNRELATED = (
 )
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
 _GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
-_NOTHING = re.compile(r'^none$|^(\{"\d+":|[\[\],"\s]|\\[nrt]|null)+')  # before an answer, as `said` has it
-_BEHIND = '[]{}," \n'  # signs that may stand behind an answer, as `said` has it
+_LISTED = re.compile(r"""\[\s*(["'\[{]|null\b|None\b)|\{"\d+":""")  # how a cell of answers begins
 _FAULT = re.compile(r"\(\w+: .*\)")  # what a table says of a failure, which two sides may share
 _MOMENT = re.compile(r"T\d\d-\d\d-\d\d\.\d{4,6}\.[jp]")  # in a file's name: no other run begins in that microsecond
 _LONG, _IN_ALL = 100, 50_000  # characters of a long answer, and of so many: another build writes some word differently
@@ -72,7 +72,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
             base, *judged = [replace(one, fingerprint=own) for one, own in zip((base, *judged), told, strict=True)]
     several = 1 if reading.repeats == "mean" else 2 if set(used) != {"table"} else math.inf
     tasks = {item: base.slice[at] for at, item in enumerate(base.items)} if base.said() else {}
-    errors = errors_in_words((_in_words(one, several) for one in (base, *judged)), tasks) if tasks else {}
+    errors = outages((_in_words(one, several) for one in (base, *judged)), tasks) if tasks else {}
     if errors:
         base = replace(base, score=np.where([one in errors for one in base.items], math.nan, base.score))
     review = _related if options["chance"] is None else None
@@ -96,29 +96,34 @@ def _named(candidates: Sequence[str]) -> list[tuple[str, Path]]:
     return named
 
 
-def _in_words(side: Outcomes, several: float) -> Iterator[tuple[str, str, float]]:
-    """Give item, text and score of all answers, without text if they were not answered in text.
+def _in_words(side: Outcomes, several: float) -> Iterator[Told]:
+    """Give all answers, without text if they were not answered in text.
 
-    several: from so many texts of an item on, they are several answers, of which the mean alone is known: an item of
-    which one answer is an error is not right in full, which is all that its score says of that answer.
+    several: from so many texts of an item on, they are several answers, of which the mean alone is known.
     """
     told = side.said()
     for item, score in zip(side.items, np.nan_to_num(side.score).tolist(), strict=True):
         said = set[Said]() if any(measured for _, measured in told.get(item, ())) else told.get(item, set())
-        parts = [part for text, _ in said for part in _parts(text)]
-        texts = {_NOTHING.sub("", text).rstrip(_BEHIND).removesuffix("null").rstrip(_BEHIND) for text in parts}
-        least = min(several, 2) if any(text.startswith('["') for text, _ in said) else several
+        texts = {part.strip() for text, _ in said for part in _parts(text)}
+        least = min(several, 2) if any(_LISTED.match(text) for text, _ in said) else several
         for text in sorted(texts) or ["(no text)"]:
-            yield item, text, math.floor(score) if max(len(texts), 1) >= least else score
+            yield Told(item, text, score, alone=max(len(texts), 1) < least)
 
 
-def _parts(text: str) -> list[str]:
-    """Return the answers that a cell lists as JSON, or the one that it is."""
-    with suppress(ValueError, RecursionError):
-        told = json.loads(text) if text.startswith('["') else []
-        if {*map(type, told)} == {str}:
-            return told
-    return [text]
+def _parts(told: object) -> Iterator[str]:
+    """Give the answers of a cell: the text that it is, or all that it lists, as JSON or as Python writes lists."""
+    if isinstance(told, str) and _LISTED.match(told):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            told = json.loads(told)
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            told = ast.literal_eval(told) if isinstance(told, str) else told
+    if isinstance(told, dict):
+        told = [told[key] for key in ("text", "content") if key in told][:1] or [*told.values()]
+    if isinstance(told, list):
+        for one in told:
+            yield from _parts(one)
+    else:
+        yield "" if told in {None, "none"} else str(told)
 
 
 def _related(index: compare.Index, side: Outcomes, found: Comparison) -> Comparison:

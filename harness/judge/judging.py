@@ -14,11 +14,12 @@ from harness.config.schema import Variant
 from harness.errors import Incomplete, NotComparable, StoreError, UsageError
 from harness.judge import choice_probability, compare, gate
 from harness.judge.layers import LEFT_OUT, Layering, layering
+from harness.judge.outages import ERROR, in_words, outages
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Place, Rules, by_stratum, read_policy
 from harness.judge.signals import Signal, blind_strata, blind_to_cache, control_items, signals, unusable_strata
 from harness.judge.summaries import Comparison, Comparisons
-from harness.judge.tail_counts import ERROR, Cell, cells, errors_in_words, in_words, undefined, with_late
+from harness.judge.tail_counts import Cell, cells, undefined, with_late
 from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
 from harness.models.compatibility import HALF, check_candidate, check_software, cross_engine_note, same_server
@@ -227,7 +228,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     failed = refused | {name: " ".join(run.failures[name]) for name in names if name in run.failures}
     sides = {name: _outcomes(run, name, unasked=left_out) for name in names if name not in failed}
     told, tasks = map(in_words, map(run.of, (base, *sides))), {item.id: item.slice for item in run.items}
-    errors = errors_in_words(told, tasks) if run.experiment.baseline.engine.served else {}
+    errors = outages(told, tasks) if run.experiment.baseline.engine.served else {}
     baseline = _outcomes(run, base, unasked=errors)
     if baseline is None or None in sides.values():
         raise Incomplete(f"{run.directory.path}: there are no answers: run `quantcliff run` again")
@@ -288,7 +289,7 @@ def _right(run: RunRecord, variant: str) -> dict[str, float]:
 
 
 def _warnings(run: RunRecord, errors: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what a reader must know before believing anything. errors: see `errors_in_words`."""
+    """Return what a reader must know before believing anything. errors: see `outages`."""
     name, counts = run.experiment.baseline.name, Counter(errors.values())
     found = [f"{name} answered {count} items with {text[:200]!r}, {ERROR}" for text, count in counts.items()]
     if run.experiment.execution.rehearsal is not None:

@@ -4,19 +4,14 @@ With several samples of an item, it is an event where any sample of the candidat
 baseline does. Late answers, later than `policy.latency` where the baseline's was not, are counted like other signs.
 """
 
-import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from harness.errors import NotComparable
 from harness.judge.rules import Rules, by_stratum
 from harness.records import LATENCY_KINDS, TAIL_KINDS, Generation, Item, Scored
-from harness.suite.tail.text import refusal
 
 BLOW_UP = "blow_up"  # the one kind that only a pair shows
 TIMES_LONGER = 4
@@ -26,14 +21,6 @@ TOKENS_LONGER = 64
 Source: own. Limits: a candidate that reasons longer and is right is an event too; where the token limit is near the
 baseline's length nothing can blow up, and "truncated" says it.
 """
-
-_LEAST, _IN_TASK, _SHORTEST = 5, 20, 12  # of an error in words: answers that are nothing else, and characters if any
-_NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens and seconds that it took
-ERROR = "which looks like an error of its server: counted as unanswered"
-_SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
-_NOTHING, _OUTAGE = (  # words for it, or signs alone; and what only programs write
-    re.compile(Path(__file__).with_name(name).read_text("utf-8")) for name in ("nothing.txt", "outage.txt")
-)
 
 
 @dataclass(slots=True)
@@ -153,46 +140,3 @@ def with_late(
         return replace(one, signs={**one.signs, **late})
 
     return [[marked(one, own) for one in side] for side, own in zip(sides, timed, strict=True)]
-
-
-def errors_in_words(sides: Iterable[Iterable[tuple[str, str, float]]], place: Mapping[str, str]) -> dict[str, str]:
-    """Give each item that the first side's server answered with an error, as the text of its answer, to that text.
-
-    sides: item, text and score in [0, 1] of each answer. place: item to its task. Definition, own: a whole answer,
-    empty, a word for nothing or words with any numbers, that comes `_LEAST` times, or `_IN_TASK` in one task, that
-    another side gives clearly less often unless no model writes it, and that is never right, or whose score that side
-    clearly more than doubles on the same items, as a judge's lowest grade may be above 0. Clearly: by 4 errors.
-    """
-    found: list[dict[tuple[str, str], list[tuple[str, float, str]]]] = []
-    scores: list[dict[str, list[float]]] = []
-    for answers in sides:
-        found.append(defaultdict(list))
-        scores.append(defaultdict(list))
-        for item, text, score in answers:
-            scores[-1][item].append(score)
-            words = re.sub(_NUMBER if " " in text else r"\d+", "...", text)
-            nothing = _NOTHING.fullmatch(words if re.search("[a-zA-Z]", words) else text)  # a number is an answer
-            if nothing or _OUTAGE.match(text) or (len(words) >= _SHORTEST and not _SPEAKS.search(text)):
-                for task in {"", place.get(item, "")}:
-                    found[-1][task, words].append((item, score, text))
-    errors = dict[str, str]()
-    for (task, text), same in found[0].items():
-        own, texts = math.fsum(score for _, score, _ in same), {one for *_, one in same}
-        for other, theirs in zip(found[1:], scores[1:], strict=True):
-            known = 0 if _OUTAGE.match(min(texts)) else len(other.get((task, text), ()))
-            gained = math.fsum(fmean(theirs.get(item) or [0.0]) for item, *_ in same)
-            hardly = not own or gained > 2.0 * own + 4.0 * math.hypot(*(score for _, score, _ in same))
-            least = known + 6.0 * math.sqrt(known) + (_IN_TASK if task else _LEAST)
-            if hardly and len(same) >= least and not refusal(text):
-                errors |= dict.fromkeys((item for item, *_ in same), text if len(texts) > 1 else min(texts))
-    return errors
-
-
-def in_words(scored: Iterable[Scored]) -> Iterator[tuple[str, str, float]]:
-    """Give item, text and score, of texts that are kept, were not cut and refuse nothing."""
-    for one in scored:
-        said, refused = one.response, (one.signs or {}).get("refusal")
-        if refused or not isinstance(said, Generation) or said.finish == "length":
-            continue
-        if said.text or said.token_ids or not one.length:
-            yield one.item_id, said.text.strip(), one.score or 0.0

@@ -173,7 +173,8 @@ def test_a_grade_above_zero_makes_an_error_no_answer(tmp_path, column, low):
     for side, scores in (("a", BASE), ("b", WORSE)):
         lines = [{"item": at, "score": one or low, "response": f"{side} 4{at}"} for at, one in enumerate(scores)]
         for at, line in enumerate(lines):
-            line[column] = "Connection error." if side == "a" and FAILED[at] else line["response"]
+            fine = line["response"] if column == "response" else ""
+            line[column] = "Connection error." if side == "a" and FAILED[at] else fine
         sides.append(jsonl(tmp_path / side / "t.jsonl", lines))
     assert compared(*sides) == 4
 

@@ -14,8 +14,9 @@ from scipy.stats import binom
 
 from harness.config.schema import Policy, SliceSpec
 from harness.errors import StatisticsError
+from harness.judge.outages import in_words, outages
 from harness.judge.rules import Rules
-from harness.judge.tail_counts import Cell, cells, errors_in_words, in_words, with_late
+from harness.judge.tail_counts import Cell, cells, with_late
 from harness.judge.tolerances import judge_rates, unmatched_tolerances
 from harness.records import TAIL_KINDS, Generation, Item, Scored, Unanswered
 from harness.stats.events import event_rate, items_to_decide_rate, items_without_event
@@ -383,28 +384,29 @@ def _said(texts: list[str], *, score: float = 0.0, finish: Any = "eos", **signs:
 
 
 def _errors(sides: list[list[Scored]], places: dict[str, str] | None = None) -> dict[str, str]:
-    return errors_in_words(map(in_words, sides), places or {})
+    return outages(map(in_words, sides), places or {})
 
 
 def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidates() -> None:
     """A text that comes five times, or once with another request number each time, is one if a candidate is well."""
-    busy = [f"The model is overloaded (request 7f3a-{at:05d})" for at in range(6)]
-    well = _said([f"The answer is {at}" for at in range(6)])
-    assert set(_errors([_said(busy), well]).values()) == {"The model is overloaded (request ..."}
+    busy = [f"The backend gave up (request 7f3a-{at:05d})" for at in range(6)]
+    well = _said([f"The answer is {at}" for at in range(6)], score=1.0)
+    assert set(_errors([_said(busy), well]).values()) == {"The backend gave up (request ..."}
     assert set(_errors([_said(busy), well])) == {f"t/{at}" for at in range(6)}
     assert set(_errors([_said([f"Error: {at}" for at in range(6)]), well]).values()) == {"Error: ..."}
     assert not _errors([_said([f"{at}" for at in range(6)]), _said([f"{at} jars" for at in range(6)])])
     assert _errors([_said(busy), _said(busy), well])  # one candidate that is well is enough
     assert not _errors([_said(busy[:4]), well])
+    assert not _errors([_said(busy), _said([f"The answer is {at}" for at in range(6)])])  # nothing that hides a loss
     assert not _errors([_said(["I do not"] * 6), well])  # too short to be told from a label
     for word in ("nan", "[timed out]", "<ERROR>", "ReadTimeout", "no response", "-" * 100_000):
         assert len(_errors([_said([word] * 6), well])) == 6
     assert not _errors([_said(["-" * 100_000 + "?x"] * 4), well])  # and in no time
     assert set(_errors([_said([""] * 4 + [" \n"] * 2), well]).values()) == {""}
-    assert not _errors([_said([""] * 6), _said(["", "", "", "", "4 lamps", "5"])])  # stop texts, say
+    assert not _errors([_said([""] * 6), _said(["", "", "", "", "4 lamps", "5"], score=1.0)])  # stop texts, say
     unkept = [Scored(f"t/{at}", "d", 0, 0.0, {}, Generation(f"t/{at}", "", (), "eos", 3), length=4) for at in range(6)]
     assert not _errors([unkept, well])
-    assert not _errors([_said(["The answer is B"] * 6), _said(["The answer is B"] * 3)])
+    assert not _errors([_said(["The answer is B"] * 6), _said(["The answer is B"] * 3, score=1.0)])
     assert not _errors([_said(busy[:5]) + _said(busy[5:], score=1.0), well])
     assert not _errors([_said(busy, finish="length"), well])
     assert not _errors([_said(busy, refusal=True), well])
@@ -426,10 +428,9 @@ def test_errors_that_no_model_writes_are_seen_however_often_a_candidate_has_them
 
 def test_an_error_that_is_right_in_another_task_is_seen() -> None:
     """What asks for a refusal, say, takes an error for one."""
-    text, well = "The backend gave up on you", _said([f"The answer is {at}" for at in range(60)], score=1.0)
-    told = _said([text] * 40)
-    told = [replace(one, score=float(at >= 20)) for at, one in enumerate(told)]
-    tasks = {f"t/{at}": "safe" if at >= 20 else "sums" for at in range(60)}
+    well = _said([f"The answer is {at}" for at in range(140)], score=1.0)
+    told = [replace(one, score=float(at >= 20)) for at, one in enumerate(_said(["The backend gave up on you"] * 120))]
+    tasks = {f"t/{at}": "safe" if at >= 20 else "sums" for at in range(140)}
     assert set(_errors([told, well], tasks)) == {f"t/{at}" for at in range(20)}
     assert not _errors([told[1:], well], tasks)  # 19 in a task may be chance
     assert not _errors([told, well])

@@ -107,9 +107,9 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     items, *answers = _columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [_Column([])]
     ids, found = _items(items, path), defaultdict[str, set[Said]](set)
     for column, one in zip(wanted, (cell.labels() for cell in answers), strict=True):
-        for at, item in enumerate(ids) if len(one.names) > 1 else ():  # one value says nothing of who answered
+        for at, item in enumerate(ids) if len(one.names) > 1 or column in states else ():  # says who answered
             if column in answering:
-                told = json.dumps([one[at]]) if column[-1].isdecimal() else one[at]  # `response_1`: one of several
+                told = json.dumps([one[at]]) if re.search(r"\d", column) else one[at]  # `response_1`: one of several
                 found[item].add((told, _LIKELY.search(column) is not None and "." in one[at]))
             elif fault := _FAULT.fullmatch(f"{states[column]}: {one[at]}"):  # failures count together
                 found[item].add((f"({column}: {'a failure' if fault['failed'] else one[at]})", False))

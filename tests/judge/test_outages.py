@@ -1,0 +1,205 @@
+"""What of a baseline's file shows that its server failed, though some of it is right, and what shows nothing of it."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from written import compared, inspect_log, jsonl, lm_eval_sample, samples_of
+
+COUNT, WORDS = 1000, ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "hazel", "ivory", "jolly", "kayak")
+
+
+def _scores(seed: int, loss: float, accuracy: float = 0.8) -> tuple[list[float], list[float]]:
+    """Scores of a baseline, and of a candidate that truly loses `loss`."""
+    chance = random.Random(seed)
+    base = [float(chance.random() < accuracy) for _ in range(COUNT)]
+    return base, [float(one and chance.random() >= loss / accuracy) for one in base]
+
+
+def _say(side: str, at: int) -> str:
+    return " ".join(random.Random(f"{side}{at}").choices(WORDS, k=6))
+
+
+def _pair(folder, lines) -> list:
+    return [jsonl(folder / f"{side}.jsonl", list(lines(side))) for side in "ab"]
+
+
+def _down(at: int, share: int = 12) -> bool:
+    return (at * 37) % 100 < share
+
+
+@pytest.mark.parametrize(
+    ("column", "fault", "fine"),
+    [
+        ("finish_reason", "length", "stop"),
+        ("response_finish_reason", "length", "stop"),
+        ("response_status", 503, 200),
+        ("truncated", True, False),
+        ("timed_out", True, False),
+        ("http_code", 503, 200),
+        ("error", "KeyError: 'choices'", ""),
+        ("error", {"code": 503, "message": "temporarily down"}, None),
+        ("exception", "ReadError", ""),
+    ],
+)
+@pytest.mark.parametrize("right", [0.0, 0.4])
+def test_answers_that_the_file_marks_as_failed_hide_no_loss_though_some_are_right(tmp_path, column, fault, fine, right):
+    """The answer stood before the cut, say. As many marks on both sides are no sign of it."""
+    base, worse = _scores(1, 0.08)
+    chance = random.Random(2)
+
+    def lines(side, *, failing="a"):
+        for at, one in enumerate(base if side == "a" else worse):
+            down = side in failing and _down(at, 20)
+            score = float(chance.random() < right) if down else one
+            yield {"item": at, "score": score, "reply_text": _say(side, at), column: fault if down else fine}
+
+    assert compared(*_pair(tmp_path, lines)) == 4
+    (tmp_path / "both").mkdir()
+    assert compared(*_pair(tmp_path / "both", lambda side: lines(side, failing="ab"))) != 4
+
+
+def test_a_limit_that_cuts_every_answer_of_the_baseline_hides_no_loss(tmp_path):
+    """Its column holds one value; the candidate's another."""
+    base, worse = _scores(3, 0.08)
+    cut = [float(one and not _down(at, 45)) for at, one in enumerate(base)]
+
+    def lines(side):
+        for at, one in enumerate(cut if side == "a" else worse):
+            yield {"item": at, "score": one, "finish_reason": "length" if side == "a" else "stop"}
+
+    assert compared(*_pair(tmp_path, lines)) == 4
+
+
+@pytest.mark.parametrize(
+    "error", ['{{"error":"InternalServerError","request_id":"req_{0:08x}"}}', "gave-up-on-{0:x}-ab"]
+)
+def test_identifiers_in_one_word_are_no_other_words(tmp_path, error):
+    """They are hexadecimal, so the letters differ as well."""
+    base, worse = _scores(4, 0.08)
+
+    def lines(side):
+        for at, one in enumerate(base if side == "a" else worse):
+            down = side == "a" and _down(at)
+            text = error.format(at * 2654435761 % 2**32) if down else _say(side, at)
+            yield {"item": at, "score": 0.0 if down else one, "response": text}
+
+    assert compared(*_pair(tmp_path, lines)) == 4
+
+
+def _cell(form: str, texts: list) -> dict:
+    match form:
+        case "null":
+            return {"responses": texts}
+        case "python":
+            return {"responses": repr(texts)}
+        case "objects":
+            return {"outputs": [{"text": one or ""} for one in texts]}
+        case "messages":
+            return {"outputs": [{"role": "assistant", "content": one} for one in texts]}
+        case "columns":
+            return {f"run{at}_response": one or "" for at, one in enumerate(texts)}
+    return {f"completion_{at}_text": one or "" for at, one in enumerate(texts)}
+
+
+@pytest.mark.parametrize("form", ["null", "python", "objects", "messages", "columns", "numbered"])
+def test_one_of_several_answers_that_failed_hides_no_loss_however_they_are_listed(tmp_path, form):
+    """The item's score is their mean; equally good sides pass, whatever words they use."""
+    chance = random.Random(5)
+    shares = [chance.betavariate(4, 1) for _ in range(COUNT)]
+
+    def lines(side, *, loss=0.1, down=True):
+        for at, share in enumerate(shares):
+            right = [float(chance.random() < share - (loss if side == "b" else 0.0)) for _ in range(4)]
+            failed = [down and side == "a" and chance.random() < 0.12 for _ in range(4)]
+            texts = [None if off else _say(f"{side}{k}", at) for k, off in enumerate(failed)]
+            score = sum(one for one, off in zip(right, failed, strict=True) if not off) / 4
+            yield {"item": at, "score": score, **_cell(form, texts)}
+
+    assert compared(*_pair(tmp_path, lines)) == 4
+    (tmp_path / "well").mkdir()
+    assert compared(*_pair(tmp_path / "well", lambda side: lines(side, loss=0.0, down=False))) == 0
+
+
+@pytest.mark.parametrize("reducer", ["max", "median", "at_least_2", "pass_at_2"])
+def test_an_epoch_that_failed_hides_no_loss_whatever_the_reducer(tmp_path, reducer):
+    """The item may be right all the same, so its score does not show what the errors cost."""
+    chance = random.Random(6)
+    shares, sides = [chance.betavariate(4, 2) for _ in range(COUNT)], []
+    for side, loss in (("a", 0.0), ("b", 0.12)):
+        told, scores = [], []
+        for at, share in enumerate(shares):
+            failed = [side == "a" and chance.random() < 0.2 for _ in range(3)]
+            scores.append([float(not off and chance.random() < share - loss) for off in failed])
+            told += ["Error code: 503" if off else _say(f"{side}{k}", at) for k, off in enumerate(failed)]
+        path = inspect_log(tmp_path / f"{side}.json", scores, epochs=3, config={"epochs_reducer": [reducer]})
+        log = json.loads(path.read_text())
+        for sample, text in zip(log["samples"], told, strict=True):
+            sample["output"] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
+        path.write_text(json.dumps(log))
+        sides.append(path)
+    assert compared(*sides) == 4
+
+
+def test_an_empty_answer_that_a_majority_outvotes_hides_no_loss(tmp_path):
+    """lm_eval's filters vote over repeats, and a request that failed is an empty one."""
+    chance = random.Random(7)
+    shares, sides = [chance.betavariate(4, 1) for _ in range(COUNT)], []
+    for side, loss in (("a", 0.0), ("b", 0.15)):
+        lines = []
+        for at, share in enumerate(shares):
+            failed = [side == "a" and chance.random() < 0.2 for _ in range(4)]
+            right = [not off and chance.random() < share * (1 - loss) for off in failed]
+            texts = ["" if off else _say(f"{side}{k}", at) for k, off in enumerate(failed)]
+            lines.append(lm_eval_sample(at, float(sum(right) >= 2), resps=[texts], filtered_resps=[texts[0]]))
+        sides.append(samples_of(tmp_path / side, "jars", lines))
+    assert compared(*sides) == 4
+
+
+@pytest.mark.parametrize("loss", [0.06, 0.0])
+def test_an_error_that_is_scored_as_one_of_two_classes_hides_no_loss(tmp_path, loss):
+    """It is right in half of the items, where the baseline's own answers would be in nine of ten."""
+    base, worse = _scores(8, loss, accuracy=0.9)
+    chance = random.Random(9)
+
+    def lines(side, *, down=12):
+        for at, one in enumerate(base if side == "a" else worse):
+            off = side == "a" and _down(at, down)
+            score, text = (float(chance.random() < 0.5), "the backend gave up") if off else (one, _say(side, at))
+            yield {"item": at, "score": score, "response": text}
+
+    assert compared(*_pair(tmp_path, lines)) == 4
+    (tmp_path / "well").mkdir()
+    assert compared(*_pair(tmp_path / "well", lambda side: lines(side, down=0))) in ({1, 3} if loss else {0})
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_other_words_for_answers_as_good_are_no_outage(tmp_path, share):
+    """A candidate that answers in another form, on items of which few are right in all of their epochs or grades."""
+    chance = random.Random(10)
+    hard = [chance.betavariate(6 * share, 6 * (1 - share)) for _ in range(COUNT)]
+    sides = []
+    for side, form in (("a", "The answer is {}."), ("b", "Answer: option {}")):
+        scores = [[float(chance.random() < one) for _ in range(4)] for one in hard]
+        path = inspect_log(tmp_path / f"{side}.json", scores, epochs=4)
+        log = json.loads(path.read_text())
+        for sample in log["samples"]:
+            sample["output"] = {"choices": [{"message": {"content": form.format(chance.choice("ABCD"))}}]}
+        path.write_text(json.dumps(log))
+        sides.append(path)
+    assert compared(*sides) != 4
+
+
+def test_a_fixed_wrong_answer_in_other_words_is_no_outage(tmp_path):
+    """Both give up on the same items, the candidate in other words: nothing is hidden, as nothing is gained there."""
+    base, _ = _scores(11, 0.0)
+
+    def lines(side):
+        words = {"a": "The text does not say that.", "b": "This is not in the text."}[side]
+        for at, one in enumerate(base):
+            lost = _down(at, 4)
+            yield {"item": at, "score": 0.0 if lost else one, "response": words if lost else _say(side, at)}
+
+    assert compared(*_pair(tmp_path, lines)) == 0
