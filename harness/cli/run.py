@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 SHARD = "--cpus-per-task=8 --mem=64G --time=4:00:00"
 JUDGE = "--cpus-per-task=2 --mem=8G --time=0:30:00"
 POLL_SECONDS = 5.0
-_FOREIGN = {  # options that only the other cluster has, and what to give instead
-    "slurm": ("image claim mount gpus", "give GPUs in --shard-options, the shared disk as --output"),
-    "kubernetes": ("shard_options judge_options wait output", "give --gpus and --mount, and edit the manifest printed"),
-}
 
 
 @click.command(epilog=shared.EPILOG)
@@ -239,9 +235,9 @@ def submit(config: str, changes: ConfigChanges, output: str | None, options: Out
     if how["slurm"] == how["kubernetes"]:
         raise UsageError("name one cluster, --slurm or --kubernetes; without one, give each machine `run --shard I/N`")
     system = "slurm" if how["slurm"] else "kubernetes"
-    names, remedy = _FOREIGN[system]
+    names, remedy = shared.FLAGS["foreign"][system]
     source = click.get_current_context().get_parameter_source
-    if foreign := [one for one in names.split() if source(one) is not ParameterSource.DEFAULT]:
+    if foreign := [one for one in names if source(one) is not ParameterSource.DEFAULT]:
         raise UsageError(f"--{system} takes no --{', --'.join(foreign).replace('_', '-')}: {remedy}")
     experiment, path = shared.load_experiment(config, changes)
     flags, judge = _flags(changes, options)

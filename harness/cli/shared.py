@@ -7,6 +7,7 @@ import functools
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -76,21 +77,15 @@ class OutputOptions(NamedTuple):
         return ExitCode.NOT_COMPARABLE
 
 
-_FLAGS = {
-    "as_json": ("--json", "Print one JSON object and nothing else."),
-    "quiet": ("--quiet", "-q", "Print the verdict lines only; no progress."),
-    "no_color": ("--no-color", "No colour (NO_COLOR does the same)."),
-    "allow_identical": ("--allow-identical", "Accept a candidate that is the baseline itself (an A/A comparison)."),
-    "rehearsal_ok": ("--rehearsal-ok", "Exit with 0 if a rehearsal, which runs no model, passes."),
-    "allow_code_execution": ("--allow-code-execution", "Execute what models write (`code` slices): docs/sandbox.md."),
-}
+FLAGS = tomllib.loads(Path(__file__).with_name("flags.toml").read_text("utf-8"))
 
 
 def output_options(*, trust: bool = False, code: bool = False, printed: bool = True) -> Decorator:
     """Add a command's flags as one `options`. trust: it judges a run. code: it may execute code. printed: it prints."""
     names = ["allow_code_execution"] * code + ["allow_identical", "rehearsal_ok"] * trust
     names += ["as_json", "quiet", "no_color"] * printed
-    flags = [click.option(*_FLAGS[name][:-1], name, is_flag=True, help=_FLAGS[name][-1]) for name in names]
+    told = [(name, *FLAGS["output"][name]) for name in names]
+    flags = [click.option(*spelled, name, is_flag=True, help=text) for name, *spelled, text in told]
     return _packed("options", OutputOptions, names, flags)
 
 

@@ -9,14 +9,11 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from harness.config.fields import Real, Strict, Whole
+from harness.config.fields import ARGUMENTS, Real, Strict, Whole
 
 MANAGED = frozenset({"vllm", "sglang", "llama-cpp", "transformers-serve"})  # their server is started and stopped here
 NO_LOGPROBS = frozenset({"llama-cpp", "transformers-serve"})  # no log-probabilities of prompts: no choices
-UNDER_TEST = frozenset({  # arguments of servers that quantize something: a candidate may differ in these
-    "cache_type_k", "cache_type_v", "calculate_kv_scales", "kv_cache_dtype", "load_format", "quantization",
-    "quantization_param_path", "torchao_config",
-})  # fmt: skip
+UNDER_TEST = frozenset(ARGUMENTS["under_test"])  # a candidate may differ in these
 _ASKED = frozenset({"concurrency", "timeout", "retry_seconds", "stream", "cached_pass"})
 _TAKES = {
     "transformers": frozenset[str](),
@@ -26,9 +23,6 @@ _TAKES = {
 }
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _SECRET = re.compile(r"api[-_]?key|token$|password|secret", re.IGNORECASE)
-_OWN_FLAGS = frozenset({"host", "port", "dtype", "model", "model_path", "served_model_name", "seed", "device"})
-
-
 _words = BeforeValidator(lambda command: shlex.split(command) if isinstance(command, str) else command)
 
 
@@ -108,7 +102,7 @@ class EngineSpec(Strict):
             raise ValueError("tools are offered by the chat API alone: set api: chat")
         if self.cached_pass and not self.stream:
             raise ValueError("cached_pass takes times, which only streamed answers have: set stream: true")
-        if self.name in MANAGED and (own := sorted(_OWN_FLAGS & set(self.args))):
+        if self.name in MANAGED and (own := sorted({*ARGUMENTS["server"]} & set(self.args))):
             raise ValueError(f"args: {', '.join(own)}: set by quantcliff itself; leave it out")
         return self
 

@@ -2,7 +2,9 @@
 
 import difflib
 import re
+import tomllib
 from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer
@@ -13,6 +15,7 @@ from harness.records import LATENCY_KINDS, QUANTITIES, TAIL_KINDS
 NAMED = 12  # at most so many known names in a suggestion
 MANY_LOOKS = 10  # looks where they are on and no number is given: more save hardly any items
 LARGEST_MARGIN = 0.5  # a drop of more than half is not a tolerance
+ARGUMENTS: dict[str, list[str]] = tomllib.loads(Path(__file__).with_name("arguments.toml").read_text("utf-8"))
 
 
 def suggestion(word: str, known: Collection[str]) -> str:

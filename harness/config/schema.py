@@ -174,13 +174,6 @@ class ThinkingMarks(Strict):
         return self
 
 
-_TEMPLATE_TAKEN = frozenset({
-    "conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message", "chat_template", "tools",
-    "documents", "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
-    "tokenizer_kwargs",
-})  # fmt: skip
-
-
 Thinking = Literal["auto", "off"] | tuple[str, str]  # known marks, none, or what opens and closes a thought
 
 
@@ -212,7 +205,7 @@ class Sampling(Strict):
     @field_validator("chat_template_kwargs")
     @classmethod
     def _not_taken(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := sorted(_TEMPLATE_TAKEN & set(value)):
+        if taken := sorted({*fields.ARGUMENTS["chat_template"]} & set(value)):
             raise ValueError(f"{', '.join(taken)}: set by quantcliff itself; leave it out")
         return value
 

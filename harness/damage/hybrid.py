@@ -4,7 +4,6 @@ Works on what is loaded, so a method that quantizes while loading and a checkpoi
 when a prompt was last read is kept, so that only the layers from the first changed one on run again.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from harness.models.audit import weight_bytes
 from harness.models.devices import memory_bytes
 from harness.models.loading import Loaded
 from harness.records import Item, Response, Settings
+from harness.store.units import grouped
 from harness.suite.scorer import Scorer
 
 _TOKENS = 8  # first tokens of an answer whose divergence is measured
@@ -217,9 +217,8 @@ class Hybrid:
         return scores, states.traces
 
     def _scored(self, responses: Iterable[Response]) -> dict[str, float]:
-        found: dict[str, list[float]] = defaultdict(list)
-        for one in responses:
-            found[one.item_id].append(self._scorer.score(self._items[one.item_id], one).value or 0.0)
+        values = ((one.item_id, self._scorer.score(self._items[one.item_id], one).value) for one in responses)
+        found = grouped((name, value or 0.0) for name, value in values)
         return {name: sum(scores) / len(scores) for name, scores in found.items()}
 
     def _divergence(self, traces: Mapping[str, Trace]) -> float:

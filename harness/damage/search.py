@@ -11,7 +11,6 @@ import math
 import random
 import re
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from harness.errors import StoreError
 from harness.records import canonical_json, digest
 from harness.stats.binary import score_limit
 from harness.store.files import Appender, atomic_write, read_lines
+from harness.store.units import grouped
 
 SCREENING, GREEDY = (0.55, 0.7), 0.85
 """Shares of the time after which no further group is screened, before adding and once more if adding leaves time, and
@@ -58,10 +58,8 @@ def total_bytes(modules: Iterable[str], sizes: Sizes) -> int:
 
 
 def _grouped(names: Mapping[str, str], level: str, sizes: Sizes) -> list[Group]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for module, name in names.items():
-        found[name].append(module)
-    return [Group(name, level, tuple(own), total_bytes(own, sizes)) for name, own in found.items()]
+    found = grouped((name, module) for module, name in names.items()).items()
+    return [Group(name, level, tuple(own), total_bytes(own, sizes)) for name, own in found]
 
 
 def coarse(sizes: Sizes) -> list[Group]:

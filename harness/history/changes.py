@@ -13,6 +13,7 @@ from harness.errors import UsageError
 from harness.history.database import History
 from harness.judge.decisions import points
 from harness.judge.summaries import Verdict
+from harness.store.units import grouped
 
 _SQL = dict(re.findall(r"-- name: (\w+)\n(.*?);\n", Path(__file__).with_suffix(".sql").read_text("utf-8"), re.DOTALL))
 
@@ -125,10 +126,9 @@ def _moves(history: History, before: int, after: int) -> list[Move]:
         means = math.fsum(before) / len(before), math.fsum(after) / len(after)
         return replace(found, result=result, means=means)
 
-    found: dict[str, list[Move]] = {}
     pairs = history.rows(_SQL["pairs"], before, after)
-    for row in pairs:
-        found.setdefault(row["candidate"], []).append(move(row, row["candidate"], (row["before"], row["after"])))
+    moved = ((row["candidate"], move(row, row["candidate"], (row["before"], row["after"]))) for row in pairs)
+    found: dict[str, list[Move]] = grouped(moved)
     if old["baseline"] == new["baseline"]:
         places = {(row["slice"], row["stratum"]): row for row in pairs}
         found[new["baseline"]] = [move(one, new["baseline"], None) for one in places.values()]

@@ -18,6 +18,7 @@ from harness.report.section import Block, Cell, Chart, Interval, Line, Row, Sect
 from harness.report.words import NOTES, SYMBOLS, readable, score
 from harness.report.writer import step_summary
 from harness.store.files import atomic_write
+from harness.store.units import grouped
 
 _OF_VARIANTS = ("engines", "devices", "weights", "loaded")
 _NEWEST = 20  # so many steps from run to run are described; the database holds all
@@ -97,9 +98,7 @@ def series(history: History) -> Iterator[tuple[str, list[sqlite3.Row]]]:
     """Return the rows of each series, with which set of the stratum's items it is; empty if there is one set."""
     rows = sorted(history.rows("SELECT * FROM trend"), key=lambda one: natural_key(f"{one['slice']}/{one['stratum']}"))
     for _, place in groupby(rows, lambda one: (one["slice"], one["stratum"])):
-        found: dict[str, list[sqlite3.Row]] = {}
-        for row in sorted(place, key=lambda one: one["run"]):
-            found.setdefault(row["items"], []).append(row)
+        found = grouped((row["items"], row) for row in sorted(place, key=lambda one: one["run"]))
         for number, own in enumerate(found.values(), 1):
             yield f"items {number} of {len(found)}" if len(found) > 1 else "", own
 
@@ -108,9 +107,7 @@ def trend(history: History) -> Section:
     """Return the change of each candidate in each series over the runs."""
     rows, quiet, charts, said, count = list[Row](), list[Row](), [], [], 0
     for which, found in series(history):
-        own: dict[str, list[sqlite3.Row]] = {}
-        for row in found:
-            own.setdefault(row["candidate"], []).append(row)
+        own = grouped((row["candidate"], row) for row in found)
         moved = any(len({(row["delta"], row["verdict"]) for row in each}) > 1 for each in own.values())
         (rows if moved else quiet).extend(_trend_row(which, each) for each in own.values())
         stratum, label = found[0]["stratum"], found[0]["slice"]

@@ -3,7 +3,6 @@
 import json
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, zip_longest
@@ -14,6 +13,7 @@ from harness.judge.tail_counts import cells, showing
 from harness.records import TAIL_KINDS, ChoiceLogprobs, Generation, Item, Scored
 from harness.report.evidence import Evidence, FlipPair
 from harness.report.sanitize import clip, one_line, visible
+from harness.store.units import grouped
 
 _EVENTS = 20  # pairs shown of one candidate's events of one kind
 _PROMPT_END, _ANSWER, _NAME, _TAG = 1200, 4000, 300, 35  # characters
@@ -36,9 +36,7 @@ def flips(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -
 
 def events(items: Sequence[Item], baseline: _Side, candidate: _Side, name: str) -> Iterator[FlipPair]:
     """Give the tail events of a candidate, at most 20 of a kind, the kinds in turn."""
-    before, after = {one.item_id: one for one in reversed(baseline)}, defaultdict[str, list[Scored]](list)
-    for one in candidate:
-        after[one.item_id].append(one)
+    before, after = {one.item_id: one for one in reversed(baseline)}, grouped((one.item_id, one) for one in candidate)
     known, found = {item.id: item for item in items}, {kind: list[str]() for kind in TAIL_KINDS}
     for cell in cells(items, baseline, candidate):
         found[cell.kind] += [item for item, happened in zip(cell.items, cell.events, strict=True) if happened]
@@ -135,9 +133,7 @@ def pairs(evidence: Evidence) -> list[_Pair]:
         known = found.setdefault((one.candidate, one.item_id), one)
         kinds = tuple(dict.fromkeys((*known.kinds, *one.kinds)))
         found[one.candidate, one.item_id] = replace(known, kinds=kinds)
-    alike = defaultdict[tuple[str, ...], list[_Pair]](list)
-    for pair in found.values():
-        alike[pair.candidate, *pair.kinds[:1]].append(browsable(pair))
+    alike = grouped(((pair.candidate, *pair.kinds[:1]), browsable(pair)) for pair in found.values())
     return [one for turn in zip_longest(*alike.values()) for one in turn if one is not None]
 
 

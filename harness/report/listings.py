@@ -92,14 +92,10 @@ def _summary(plan: Plan, found: Mapping[str, Any]) -> Iterator[str]:
     prompt, output = found["prompt_tokens_per_variant"], found["output_tokens_per_variant_at_most"]
     share = experiment.execution.control
     asked = len(passes) - (0.0 if isinstance(share, bool) else 1.0 - share)
-    yield (
-        f"{experiment.name}: {len(plan.items)} items in {len(plan.power)} strata, {len(plan.units)} work units, "
-        f"{len(passes)} passes ({', '.join(passes)}) on {plan.device}"
-    )
-    yield (
-        f"cost per pass: {prompt:,} prompt tokens and at most {output:,} output tokens; "
-        f"{round((prompt + output) * asked):,} in all, before shared prefixes and early stopping"
-    )
+    work = f"{len(plan.items)} items in {len(plan.power)} strata, {len(plan.units)} work units"
+    yield f"{experiment.name}: {work}, {len(passes)} passes ({', '.join(passes)}) on {plan.device}"
+    cost = f"cost per pass: {prompt:,} prompt tokens and at most {output:,} output tokens"
+    yield f"{cost}; {round((prompt + output) * asked):,} in all, before shared prefixes and early stopping"
     yield from plan.notes
     if count := sum(map(slices_code.runs_code, plan.items)):
         yield f"the answers to {count} items will be executed, which needs `quantcliff run {slices_code.FLAG}`"
@@ -148,9 +144,8 @@ def _hours(plan: Plan, items: int, rate: float | None, pool: int | None = None) 
 def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
     found = _routes(plan)
     strata = len(found[0].design.margins)
-    print_line(
-        console, f"routes: items that pass an unchanged candidate in all {strata} gating strata with 80 % at once:"
-    )
+    text = f"routes: items that pass an unchanged candidate in all {strata} gating strata with 80 % at once:"
+    print_line(console, text)
     rows = []
     for one in found:
         ends = one.largest, one.expected

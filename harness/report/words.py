@@ -247,11 +247,10 @@ def promises(candidate: CandidateVerdict) -> list[str]:
 def stratum_sentence(stratum: StratumVerdict, candidate: str, baseline: str) -> str:
     """Return of a failing stratum by how much, how sure, and how many items were lost and gained."""
     low, high = (points(end, apart_from=-stratum.margin) for end in (stratum.low, stratum.high))
-    return (
-        f"{candidate} in {place(stratum)}: {points(stratum.delta)} points against {baseline} "
-        f"({score(stratum.baseline_mean)} to {score(stratum.candidate_mean)}), limits {low} to {high}, "
-        f"margin {score(stratum.margin)}: of {stratum.n} items {stratum.lost} lost, {stratum.gained} gained."
-    )
+    means = f"{score(stratum.baseline_mean)} to {score(stratum.candidate_mean)}"
+    told = f"{points(stratum.delta)} points against {baseline} ({means}), limits {low} to {high}"
+    flips = f"of {stratum.n} items {stratum.lost} lost, {stratum.gained} gained"
+    return f"{candidate} in {place(stratum)}: {told}, margin {score(stratum.margin)}: {flips}."
 
 
 def undecided_sentence(stratum: StratumVerdict, candidate: str) -> str:

@@ -191,7 +191,7 @@ def route(design: Design, power: float = 0.8) -> Route | None:
     return Route(design, sum(sizes), round(expected), chance)
 
 
-def routes(design: Design, power: float = 0.8) -> list[Route]:
+def routes(design: Design) -> list[Route]:
     """Return the routes to the design's strictest promise: fixed, with looks, pooled, and pooled with looks.
 
     A design with a pooled margin is measured against each stratum at that margin; one without gets a pooled margin as
@@ -202,7 +202,7 @@ def routes(design: Design, power: float = 0.8) -> list[Route]:
     strict = design.margins if design.pooled is None else (pooled,) * len(design.margins)
     guards = design.margins if design.pooled else tuple(min(GUARD * one, 0.5) for one in design.margins)
     found = (
-        route(Design(margins, common, count, spending, design.discordance, design.alpha), power)
+        route(Design(margins, common, count, spending, design.discordance, design.alpha))
         for margins, common in ((strict, None), (guards, pooled))
         for count, spending in ((1, OBRIEN_FLEMING), looks)
     )

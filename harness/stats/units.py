@@ -341,11 +341,11 @@ def _subsets(count: int, rng: np.random.Generator, flips: int) -> NDArray[np.int
     return np.asarray((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
 
 
-def sign_flip_p(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> tuple[float, float]:
+def sign_flip_p(units: Units, rng: np.random.Generator) -> tuple[float, float]:
     """Sign-flip permutation p-values of no change: against worse, and against better.
 
     Whole units are flipped. Exact where all sums are whole numbers (right or wrong answers; with units of one item it
-    is the exact McNemar test) or units are few; `flips` random patterns up to 200 moving units; beyond that the normal
+    is the exact McNemar test) or units are few; `FLIPS` random patterns up to 200 moving units; beyond that the normal
     limit of the (symmetric) permutation law. Source: Fisher 1935, The Design of Experiments, section 21.
     """
     moved = units.sums[units.sums != 0.0]
@@ -359,7 +359,7 @@ def sign_flip_p(units: Units, rng: np.random.Generator, flips: int = FLIPS) -> t
     if moved.size > _SAMPLED:
         z = observed / math.sqrt(float(np.square(moved).sum()))
         return float(special.ndtr(z)), float(special.ndtr(-z))
-    totals = (2.0 * _subsets(moved.size, rng, flips) - 1.0) @ sizes
+    totals = (2.0 * _subsets(moved.size, rng, FLIPS) - 1.0) @ sizes
     unseen = 0 if moved.size <= _EXHAUSTIVE else 1
     worse, better = np.count_nonzero(totals <= observed + 1e-9), np.count_nonzero(totals >= observed - 1e-9)
     return (unseen + worse) / (unseen + totals.size), (unseen + better) / (unseen + totals.size)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -14,48 +15,19 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from harness.errors import StoreError
-from harness.records import Proof, Timing, canonical_json
+from harness.records import Proof, Timing, canonical_json  # noqa: F401 - records.toml names Proof
 
 MOST_SHARDS = 10_000  # more is a damaged file or a slip of the pen
 
-_Sandbox = TypedDict("_Sandbox", {"layers": list[str], "network": str, "files": str})  # noqa: UP013
-_Count = Annotated[int, Field(ge=0)]
-_Call = TypedDict("_Call", {"time": str, "generate": NotRequired[_Count], "choice": NotRequired[_Count]})  # noqa: UP013
+# What `records.toml` names besides Python's own types.
+Count = Annotated[int, Field(ge=0)]
+Call = TypedDict("Call", {"time": str, "generate": NotRequired[Count], "choice": NotRequired[Count]})  # noqa: UP013
+Sandbox = TypedDict("Sandbox", {"layers": list[str], "network": str, "files": str})  # noqa: UP013
 
-# What must be in the records of a run, by the beginning of the file's name, or by its folder.
-_RECORDS: dict[str, TypeAdapter[Any]] = {"timings": TypeAdapter(Timing)} | {
-    name: TypeAdapter(TypedDict(name, keys))  # type: ignore[operator]
-    for name, keys in {
-        "run": {
-            **dict.fromkeys(("config_digest", "device", "items_digest"), str),
-            "config": dict[str, Any],
-            "shards": Annotated[int, Field(ge=1, le=MOST_SHARDS)],
-            "units": NotRequired[Annotated[int, Field(ge=0, le=10_000_000)]],
-            "shard_of": NotRequired[list[Annotated[int, Field(ge=1)]]],
-            "slices": list[str],
-        },
-        "variant": {"proof": Proof, "engine": str, "device": str, "weights": str, "versions": dict[str, str]},
-        "cost": {
-            **dict.fromkeys(("load_peak_bytes", "reserved_peak_bytes"), NotRequired[int]),
-            "load_seconds": float,
-            "peak_bytes": int,
-            "device": str,
-            "notes": NotRequired[list[str]],
-            **dict.fromkeys(("driver", "clocks"), NotRequired[str]),
-        },
-        "failure": {"message": str},
-        "calibration": {"items": list[str]},
-        "erased": {"items": list[str]},
-        "verdict": {"candidates": list[dict[str, Any]]},
-        "verify": {"certificate": str, "endpoints": dict[str, list[_Call]]},
-        "manifest": {"variants": NotRequired[dict[str, dict[str, Any]]], "shards": NotRequired[dict[str, Any]]},
-        "shards": {
-            "command": NotRequired[str],
-            "generated_code": NotRequired[dict[str, _Sandbox]],
-            "units": NotRequired[list[int]],
-            "skipped": NotRequired[dict[str, list[int]]],
-        },
-    }.items()
+_KEYS = tomllib.loads(Path(__file__).with_name("records.toml").read_text("utf-8"))
+_RECORDS: dict[str, TypeAdapter[Any]] = {
+    "timings": TypeAdapter(Timing),
+    **{name: TypeAdapter(TypedDict(name, keys)) for name, keys in _KEYS.items()},  # type: ignore[operator]
 }
 
 # What to do about an error of the operating system, by its name.

@@ -10,6 +10,7 @@ import ipaddress
 import re
 import shutil
 import tempfile
+import tomllib
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -108,18 +109,13 @@ def _redacted(value: Any) -> Any:
     return value
 
 
-# Where a telephone number without its country is looked for. With ``+`` and the country, every country is known.
-REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "PL", "IN", "BR", "MX", "JP", "KR", "CN", "AU", "ZA")
-_EMAIL = re.compile(r"[^\s@<>()\[\]{},;:\"'|=/\\]{1,64}@[^\W_][\w-]*(?:\.[\w-]+)*")
-_CARD = re.compile(r"(?<!\d)\d(?:[ \-]?\d){12,24}(?!\d)")
+_READ = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+REGIONS = tuple(_READ["regions"])
+_PATTERNS = {name: re.compile(pattern) for name, pattern in _READ["patterns"].items()}
 _CARD_DIGITS = range(13, 20)
 _CARD_STARTS = frozenset("23456")
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ \-]?[A-Za-z0-9]){11,40}")
 _SHORTEST_IBAN = 15
-_IP4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d]|\.\d)")
-_IP6 = re.compile(r"(?<![\w:])(?=[0-9A-Fa-f:]*\d)(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 _SHORTEST_PLAIN = 10
-_PHONE = re.compile(r"(?<!\w)[+(\uff08]{0,2}\d(?:[ \t().\-/\u2013\u00a0]{0,3}\d){6,40}(?!\w)")
 
 
 def redact(text: str) -> str:
@@ -158,7 +154,7 @@ def _cards(text: str) -> Iterator[tuple[int, int]]:
     """Return runs of digit groups that pass Luhn's check, wherever in a longer run of groups they stand."""
     from stdnum import luhn
 
-    for match in _CARD.finditer(text):
+    for match in _PATTERNS["card"].finditer(text):
         groups = [group.span() for group in re.finditer(r"\d+", match[0])]
         for first, (start, _) in enumerate(groups):
             for _, end in groups[first:]:
@@ -170,7 +166,7 @@ def _cards(text: str) -> Iterator[tuple[int, int]]:
 def _ibans(text: str) -> Iterator[tuple[int, int]]:
     from stdnum import iban
 
-    for match in _IBAN.finditer(text):
+    for match in _PATTERNS["iban"].finditer(text):
         run = match[0]
         for end in range(len(run), _SHORTEST_IBAN - 1, -1):
             whole_group = run.isalnum() or (run[end - 1].isalnum() and (end == len(run) or not run[end].isalnum()))
@@ -180,7 +176,7 @@ def _ibans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _addresses(text: str) -> Iterator[tuple[int, int]]:
-    for pattern in (_IP4, _IP6):
+    for pattern in (_PATTERNS["ip4"], _PATTERNS["ip6"]):
         for match in pattern.finditer(text):
             try:
                 ipaddress.ip_address(match[0])
@@ -190,7 +186,7 @@ def _addresses(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _phones(text: str) -> Iterator[tuple[int, int]]:
-    for match in _PHONE.finditer(text):
+    for match in _PATTERNS["phone"].finditer(text):
         for start, end in _numbers(match[0]):
             yield match.start() + start, match.start() + end
 
@@ -211,7 +207,7 @@ def _numbers(window: str) -> tuple[tuple[int, int], ...]:
 
 
 _FINDERS: dict[str, Callable[[str], Iterator[tuple[int, int]]]] = {
-    "e-mail": lambda text: (match.span() for match in _EMAIL.finditer(text)) if "@" in text else iter(()),
+    "e-mail": lambda text: (match.span() for match in _PATTERNS["email"].finditer(text)) if "@" in text else iter(()),
     "card": _cards,
     "IBAN": _ibans,
     "IP": _addresses,

@@ -7,7 +7,6 @@ and of their folder, so that a line that was edited, or copied from another vari
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -18,7 +17,7 @@ from harness.errors import StoreError
 from harness.records import Item, Scored, Timing, canonical_json, item_from_json, scored_from_json, to_json
 from harness.store.files import RESTORE, Appender, explained, read_json, read_lines, sealed, write_if_other, write_json
 from harness.store.locks import held
-from harness.store.units import Unit
+from harness.store.units import Unit, grouped
 
 # Version of the layout, in run.json. Runs without one were made before lines had a check, a unit, a look, the metric
 # that is the score, and the right choice.
@@ -85,10 +84,8 @@ class RunDir:
         elif strangers:
             raise StoreError(f"{self.path}: holds {', '.join(strangers[:3])} but no run.json: give another --output")
         place = {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
-        by_slice: dict[str, list[str]] = defaultdict(list)
-        for item in items:
-            by_slice[item.slice].append(sealed({**to_json(item), **place[item.id]}, ITEMS))
-        for name, lines in by_slice.items():
+        sealed_lines = ((item.slice, sealed({**to_json(item), **place[item.id]}, ITEMS)) for item in items)
+        for name, lines in grouped(sealed_lines).items():
             write_if_other(self.items_path(name), "".join(lines))
         if "run.json" not in names:
             write_json(self.path / "run.json", recorded)

@@ -4,8 +4,20 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from harness.records import Item
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+def grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+    """Return the values of each key, both in the order in which they come."""
+    found: dict[Key, list[Value]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +97,20 @@ def _blocks(items: Sequence[Item]) -> list[list[Item]]:
     for item in items:
         if item.prefix_group:
             parent[find(item.stratum)] = find(first.setdefault(item.prefix_group, item.stratum))
-    blocks: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        blocks[find(item.stratum)].append(item)
-    return list(blocks.values())
+    return list(grouped((find(item.stratum), item) for item in items).values())
 
 
 def _looks(items: Sequence[Item], looks: int) -> list[int]:
     """Return each item's look: clusters of the same strata are dealt out in order, whole."""
-    covers: dict[str, set[str]] = defaultdict(set)
-    for item in items:
-        covers[item.cluster].add(item.stratum)
-    alike: dict[frozenset[str], list[str]] = defaultdict(list)
-    for cluster, strata in covers.items():
-        alike[frozenset(strata)].append(cluster)
+    covers = grouped((item.cluster, item.stratum) for item in items)
+    alike = grouped((frozenset(strata), cluster) for cluster, strata in covers.items())
     look = {cluster: rank * looks // len(own) + 1 for own in alike.values() for rank, cluster in enumerate(own)}
     return [look[item.cluster] for item in items]
 
 
 def _chunks(items: Sequence[Item], size: int, tokens: int, samples: int) -> Iterable[list[Item]]:
     """Cut into runs of at most `size` items and so many planned tokens, never inside a prefix group."""
-    groups: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        groups[item.prefix_group or item.id].append(item)
+    groups = grouped((item.prefix_group or item.id, item) for item in items)
     chunk: list[Item] = []
     spent = 0
     for group in groups.values():

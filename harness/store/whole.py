@@ -1,5 +1,6 @@
 """Whether a run is whole and itself, by digests without texts, which may be erased: they find edits, but no forger."""
 
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -188,15 +189,7 @@ def _check_counts(run: RunRecord, manifest: Mapping[str, Any]) -> None:
 
 PLACES = "places_digest"  # what the manifest says of where the items belong
 
-# What the manifest says of a variant, and in which of its files it is.
-FILES = {
-    "identity": "variant.json",
-    "answers": "*.jsonl",
-    "answers_digest": "*.jsonl",
-    "times": "requests-*.log",
-    "failures": "failure-*.json",
-    "calibration": "calibration.json",
-}
+FILES: dict[str, str] = tomllib.loads(Path(__file__).with_name("manifest.toml").read_text("utf-8"))
 
 
 def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:

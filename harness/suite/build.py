@@ -248,10 +248,8 @@ def _too_many(spec: SliceSpec, task: TaskInfo) -> str:
     strata, cells = math.prod(counts.get(axis, 1) for axis in split_by), math.prod(counts.values())
     if max(cells, 0 if task.at_most else strata * spec.items) <= MOST_ITEMS:
         return ""
-    return (
-        f"{task.name} would have {strata:,} strata of {spec.items:,} items from {cells:,} combinations of levels: "
-        f"at most {MOST_ITEMS:,} are made. Ask for fewer levels or items"
-    )
+    text = f"{task.name} would have {strata:,} strata of {spec.items:,} items from {cells:,} combinations of levels"
+    return f"{text}: at most {MOST_ITEMS:,} are made. Ask for fewer levels or items"
 
 
 def _has(note: TaskInfo, axis: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
@@ -20,10 +21,7 @@ OWN_OPTIONS = frozenset({"as_text", "metric"})  # every slice takes them; its ge
 LETTER_KEY = "_letter"  # names the letter of the right choice in a document, where it is asked for in text
 METRIC_KEY = "_metric"  # names the metric which is the score of a document, where the config says
 # How a model is given its tools if its chat template does not write them: the form of Hermes and Qwen.
-_TOOLS = (
-    "You may call one or more of these tools:\n<tools>\n{}\n</tools>\nFor each call reply with a JSON object within "
-    'tags: <tool_call>\n{{"name": ..., "arguments": {{...}}}}\n</tool_call>\nIf no tool fits, call none and say so.'
-)
+_TOOLS = Path(__file__).with_name("tools.txt").read_text("utf-8").rstrip()
 _LETTER_TOKENS = 8  # the longest answer that names a letter
 _BATCH = 1_000_000  # characters that go to the tokenizer at once
 _DEFAULT_MAX_TOKENS = 256  # lm_eval/defaults.py

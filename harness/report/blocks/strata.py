@@ -1,6 +1,5 @@
 """Every stratum with its change, limits and verdict: over all candidates, by candidate, and next to the averages."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from harness.report.blocks.findings import hidden_by_averages
 from harness.report.evidence import Evidence
 from harness.report.section import Block, Cell, Interval, Items, Row, Section, names, numbers, strata, texts
 from harness.report.words import score
+from harness.store.units import grouped
 
 _BY_IMPORTANCE: tuple[Verdict, ...] = ("fail", "inconclusive", "no_signal", "not_judged", "pass")
 _Found = list[tuple[str, StratumVerdict]]  # a stratum of each candidate that has it, with the candidate's name
@@ -19,10 +19,8 @@ _Found = list[tuple[str, StratumVerdict]]  # a stratum of each candidate that ha
 
 def _found(judgement: Judgement) -> tuple[list[_Found], list[_Found]]:
     """Return the strata in order of first appearance: those that say something, and those that do not."""
-    found: dict[tuple[str, str], _Found] = defaultdict(list)
-    for candidate in judgement.candidates:
-        for one in candidate.strata:
-            found[one.slice, one.stratum].append((candidate.name, one))
+    every = ((candidate.name, one) for candidate in judgement.candidates for one in candidate.strata)
+    found = grouped(((one.slice, one.stratum), (name, one)) for name, one in every)
     parts: tuple[list[_Found], list[_Found]] = ([], [])
     for own in found.values():
         parts[all(_quiet(one) for _, one in own)].append(own)
@@ -68,10 +66,8 @@ def _change(name: str, one: StratumVerdict) -> Cell:
 def on_terminal(judgement: Judgement) -> Section:
     """Return a row per stratum and candidate, under a heading per slice."""
     said, quiet = _found(judgement)
-    rows, slices = list[Row](), defaultdict[str, list[_Found]](list)
-    for own in said:
-        slices[own[0][1].slice].append(own)
-    for label, inside in slices.items():
+    rows = list[Row]()
+    for label, inside in grouped((own[0][1].slice, own) for own in said).items():
         every = [one for own in inside for _, one in own]
         heading, axes = _heading(label, every), words.splitting(every)
         for own in inside:
