@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer
 
@@ -99,6 +99,7 @@ def _text(otherwise: str, *, known: Collection[str] = (), pattern: str = "") -> 
 
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Bits = Annotated[Literal[1, 2, 3, 4, 8], BeforeValidator(_number)]
 Share = Annotated[float, BeforeValidator(_proportion)]
 Margin = Annotated[float, PlainValidator(_margin), PlainSerializer(written)]
 """A drop in proportions, or a share of the baseline's score: ``5%``."""
