@@ -65,8 +65,8 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str) -> 
         share = float(value.removesuffix("%")) / 100
     except ValueError:
         share = 0.0
-    if not 0 < share <= 1:
-        raise click.BadParameter(f"{value!r} is not a share such as 10%")
+    if not (0 < share <= 1 and value.endswith("%")):
+        raise click.BadParameter(f"{value!r} is not a share such as 10%, with its sign")
     return share
 
 
@@ -102,7 +102,8 @@ def _localized(
     known = not again and (done := commands.damage_path(record, candidate)).is_file() and read_json(done)
     if known and commands.searched(record, share).items() <= known.items():
         return record, judgement, known
-    return record, judgement, commands.localize(record, judgement, candidate, share=share, minutes=minutes, say=say)
+    how: dict[str, Any] = {"share": share, "minutes": minutes, "say": say, "proof": not again}
+    return record, judgement, commands.localize(record, judgement, candidate, **how)
 
 
 def _print(summary: dict[str, Any], options: OutputOptions) -> None:

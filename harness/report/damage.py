@@ -55,10 +55,13 @@ def _proof(summary: _Json) -> list[str]:
     said = [_SENTENCES["held_out"].format(**about, own=own, more=100 * own["more"], limits=_limits(own))]
     if bits := held.get("module_bits"):
         small = rows[f"{summary['candidate']}-repaired-{bits}bit"]
-        figures = small | {"more": 100 * small["more"], "limits": _limits(small)}
-        said.append(_SENTENCES["fewer_bits"].format(bits=bits, **figures))
+        figures = small | {"more": 100 * small.get("more", 0.0), "limits": _limits(small), "bits": bits}
+        said.append(_SENTENCES["fewer_bits_unjudged" if "reason" in small else "fewer_bits"].format(**figures))
     for how, words in (("by-divergence", "What lowers the divergence most per byte"), ("random", "Random modules")):
-        if other := rows.get(f"{summary['candidate']}-{how}"):
+        other = rows.get(f"{summary['candidate']}-{how}")
+        if other and "reason" in other:
+            said.append(f"{words}, of the same bytes, could not be judged: {other['reason']}")
+        elif other:
             better = f"that the repaired one is no better has p = {other['p_repaired_better']:.2g}"
             said.append(f"{words}, of the same bytes: {other['won']} won back{_limits(other)}; {better}.")
         else:
@@ -67,7 +70,7 @@ def _proof(summary: _Json) -> list[str]:
 
 
 def _limits(row: _Json) -> str:
-    return "" if row["low"] is None else f" ({100 * row['low']:.0f} to {100 * row['high']:.0f} %)"
+    return "" if row.get("low") is None else f" ({100 * row['low']:.0f} to {100 * row['high']:.0f} %)"
 
 
 def _share(size: int, summary: _Json) -> str:
@@ -83,6 +86,9 @@ def _held_out(summary: _Json) -> Section:
         return Section("")
     rows: list[Row] = [(summary["baseline"], "", "", f"{100 * held['baseline_score']:.1f}", "", "", "", "")]
     for one in held["variants"]:
+        if "reason" in one:
+            rows.append((one["name"], *[""] * 6, Cell("", verdict=one["verdict"])))
+            continue
         size, won = (f"{one['bytes'] / _MIB:.1f}", f"{100 * one['more']:+.1f} %"), f"{one['won']} of {held['lost']}"
         limits, lost = _limits(one).strip(" ()"), str(one["newly_lost"])
         score, verdict = f"{100 * one['score']:.1f}", Cell("", verdict=one["verdict"])
