@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from harness.errors import ExitCode, NotComparable, UsageError
 from harness.judge import judging
 from harness.judge.verdicts import Judgement
 from harness.models.devices import resolve_device, settle_threads
+from harness.models.quiet import quiet
 from harness.records import Generation, Item, Settings, digest
 from harness.report import run_evidence
 from harness.report.damage import write_page
@@ -111,16 +112,14 @@ def mean_scores(run: RunRecord, name: str) -> dict[str, float]:
 
 
 def localize(
-    run: RunRecord, judgement: Judgement, name: str, *, share: float, minutes: float, say: Say, proof: bool = False
+    run: RunRecord, judgement: Judgement, name: str, share: float, minutes: float, say: Say, *, proof: bool
 ) -> dict[str, Any]:
     """Search, or go on with a stopped search. share: of the bytes, that may be restored. proof: if `repair` follows."""
     variant, places = lost_variant(run, judgement, name)
     chosen, strata = chosen_items(run, name, places), sorted(map("/".join, places))
     if proof and "skip_modules" in METHODS[variant.quantization.method].options:
         held_out(run, {"candidate": name, "strata": strata}, [variant])  # refuses at once what it would refuse then
-    from harness.models.quiet import quiet  # torch is imported after all that may be refused
-
-    with quiet():
+    with quiet():  # torch is imported after all that may be refused
         from harness.engines.transformers.engine import ENGINE_VERSION
 
     say(f"loading {run.experiment.baseline.name} and {name}; {len(chosen.lost)} lost items, {len(chosen.kept)} kept")
@@ -222,7 +221,6 @@ def repair(
     """
     name = summary["candidate"]
     variant, _ = lost_variant(run, judgement, name)
-    check_bits(variant, bits)
     sets: Sets = summary["sets"]
     if not sets["repaired"]:
         raise NotComparable(f"{name}: the search found no set that wins items back: there is nothing to prove")
@@ -243,8 +241,7 @@ def repair(
     summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared) | {"module_bits": bits}})
     verdicts = {one.name: one.verdict for one in judged.candidates}
     cure = next((one for one in reversed(cures) if verdicts[one.name] == "pass"), cures[0])
-    entry = _entry(cure, run.experiment.baseline)
-    text = f"{_ONLY_LOST}{yaml.safe_dump({'candidates': [entry]}, sort_keys=False)}"
+    text = f"{_ONLY_LOST}{yaml.safe_dump({'candidates': [_entry(cure, run.experiment.baseline)]}, sort_keys=False)}"
     atomic_write(run.directory.path / f"{label}.yaml", text)
     undecided = ExitCode.FAIL if run.experiment.policy.inconclusive == "fail" else ExitCode.INCONCLUSIVE
     return summary, _EXIT_CODES.get(verdicts[cure.name], undecided)
@@ -282,29 +279,20 @@ def _changed(variant: Variant, how: str, **more: Any) -> Variant:
 
 
 def held_out(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Variant]) -> tuple[run_plan.Plan, int]:
-    """Plan a run over fresh items of the failing strata; return it, and how many were left out as seen before."""
-    experiment = _fresh(run, summary, variants)
+    """Plan a run over the failing strata, of another seed; return it, and how many items were left out as seen."""
+    name, strata = summary["candidate"], summary["strata"]
+    failing = [one for one in run.items if f"{one.slice}/{one.stratum}" in strata]
+    asked = [(spec, [one for one in failing if one.slice == spec.key]) for spec in run.experiment.slices]
+    changes: dict[str, Any] = {"slices": tuple(_narrowed(spec, own) for spec, own in asked if own)}
+    changes |= {"execution": run.experiment.execution.model_copy(update={"control": False, "layers": None})}
+    changes |= {"description": f"{name} of {run.experiment.name} with modules left alone: held-out items"}
+    changes |= {"name": f"repair-{name}", "candidates": tuple(variants), "seed": run.experiment.seed + SEED}
+    experiment = Experiment.model_validate(run.experiment.model_copy(update=changes).model_dump(mode="json"))
     made = run_plan.make_plan(experiment, str(run.directory.path / "run.json"), check=False)
-    drawn = _failing(made.items, summary)
+    drawn = [one for one in made.items if f"{one.slice}/{one.stratum}" in strata]
     items = unseen(drawn, run.items)
     units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
     return dataclasses.replace(made, items=items, units=units), len(drawn) - len(items)
-
-
-def _fresh(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Variant]) -> Experiment:
-    """Return the run's experiment with other candidates, over its failing strata, with items of another seed."""
-    failing = _failing(run.items, summary)
-    asked = [(spec, [one for one in failing if one.slice == spec.key]) for spec in run.experiment.slices]
-    slices = tuple(_narrowed(spec, own) for spec, own in asked if own)
-    execution = run.experiment.execution.model_copy(update={"control": False, "layers": None})
-    text = f"{summary['candidate']} of {run.experiment.name} with modules left alone: held-out items"
-    changes: dict[str, Any] = {"name": f"repair-{summary['candidate']}", "candidates": tuple(variants)}
-    changes |= {"description": text, "slices": slices, "execution": execution, "seed": run.experiment.seed + SEED}
-    return Experiment.model_validate(run.experiment.model_copy(update=changes).model_dump(mode="json"))
-
-
-def _failing(items: Iterable[Item], summary: Mapping[str, Any]) -> list[Item]:
-    return [item for item in items if f"{item.slice}/{item.stratum}" in summary["strata"]]
 
 
 def unseen(drawn: Sequence[Item], asked: Sequence[Item]) -> tuple[Item, ...]:
@@ -330,26 +318,19 @@ def _narrowed(spec: SliceSpec, own: Sequence[Item]) -> SliceSpec:
 
 
 def _held_out(proof: RunRecord, judged: Judgement, name: str, shared: int) -> dict[str, Any]:
-    """Count what each variant won back of the held-out items that the damaged candidate lost.
-
-    One that could not be judged has no figures. Raises NotComparable if that is so of the candidate or the chosen set.
-    """
-    unjudged = {one.name: one.reasons[0] for one in judged.candidates if not one.strata}
-    if needed := [one for one in (name, f"{name}-repaired") if one in unjudged]:
-        raise NotComparable(f"{proof.directory.path}: {needed[0]} was not judged: {unjudged[needed[0]]}")
-    asked = [one.name for one in proof.experiment.variants if one.name not in unjudged]
-    scores = {one: mean_scores(proof, one) for one in asked}
-    before, damaged = scores[proof.experiment.baseline.name], scores[name]
+    """Count what each variant won back of the held-out items that the damaged candidate lost. Raises NotComparable."""
+    needed, sides = (proof.experiment.baseline.name, name, f"{name}-repaired"), judged.candidates
+    left_out = [{"name": one.name, "verdict": one.verdict, "reason": one.reasons[0]} for one in sides if not one.strata]
+    for one in (one for one in left_out if one["name"] in needed):
+        raise NotComparable(f"{proof.directory.path}: {one['name']} was not judged: {one['reason']}")
+    scores = {one: mean_scores(proof, one) for one in (needed[0], *(one.name for one in sides if one.strata))}
+    before, damaged, chosen = map(scores.__getitem__, needed)
     items = [one for one in before if all(one in own for own in scores.values())]
     lost = [one for one in items if damaged[one] < before[one]]
     kept = [one for one in items if damaged[one] >= before[one] > 0]
-    weights = {one: proof.identities[one]["proof"]["weight_bytes"] for one in asked}
-    chosen = scores[f"{name}-repaired"]
+    weights = {one: proof.identities[one]["proof"]["weight_bytes"] for one in scores}
     rows = []
-    for candidate in judged.candidates:
-        if candidate.name in unjudged:
-            rows.append({"name": candidate.name, "verdict": candidate.verdict, "reason": unjudged[candidate.name]})
-            continue
+    for candidate in (one for one in sides if one.strata):
         own = scores[candidate.name]
         back = [own[one] >= before[one] for one in lost]
         rate = event_rate(back, alpha=ALPHA) if back else None
@@ -359,5 +340,5 @@ def _held_out(proof: RunRecord, judged: Judgement, name: str, shared: int) -> di
         row |= {"won": sum(back), "newly_lost": sum(own[one] < before[one] for one in kept)}
         row |= {"low": None if rate is None else rate.low, "high": None if rate is None else rate.high}
         rows.append(row | {"p_repaired_better": mcnemar_midp(worse, better)[1]})  # one-sided, of 'it is no better'
-    baseline = sum(before[one] for one in items) / len(items)
-    return {"items": len(items), "seen_before": shared, "lost": len(lost), "baseline_score": baseline, "variants": rows}
+    figures = {"lost": len(lost), "baseline_score": sum(before[one] for one in items) / len(items)}
+    return {"items": len(items), "seen_before": shared, **figures, "variants": rows + left_out}

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -211,30 +211,26 @@ def event_power(experiment: Experiment, items: Sequence[Item]) -> list[EventPowe
     return rows
 
 
-def _unseen(place: str, kinds: Iterable[str], rows: Sequence[EventPower]) -> list[Problem]:
-    """Name the kinds that no item can show; whether a model thinks is seen only when it answers."""
-    seen = {*THOUGHTS, *(kind for row in rows for kind in ("*", *row.kinds))}
-    text = "none of its items answers in a text that could show it: leave the tolerance out"
-    return [Problem(f"{place}.tail_events.{kind}", text) for kind in kinds if kind not in seen]
-
-
 def check_events(experiment: Experiment, items: Sequence[Item], source: str) -> None:
     """Refuse tolerances that no stratum can pass, or that hold nobody. Raises ConfigError with every one of them."""
     if not experiment.policy.refuse_hopeless:
         return
     table, shared = event_power(experiment, items), {one.key for one in experiment.slices if one.tail_events is None}
     named = () if isinstance(experiment, Cut) else (kind for kind in experiment.policy.tail_events if kind != "*")
-    problems = _unseen("policy", named, [row for row in table if row.slice in shared])
-    for at, spec in enumerate(experiment.slices):
-        own = [row for row in table if row.slice == spec.key]
-        problems += _unseen(f"slices[{at}]", spec.tail_events or (), own)
-        if hopeless := [row for row in own if not row.can_pass]:
+    held = [(f"slices[{at}]", one.tail_events or (), {one.key}) for at, one in enumerate(experiment.slices)]
+    problems = []
+    for place, kinds, slices in (("policy", named, shared), *held):
+        own = [row for row in table if row.slice in slices]
+        seen = {kind for row in own for kind in ("*", *row.kinds)}.union(THOUGHTS)  # only answers show thoughts
+        text = "none of its items answers in a text that could show it: leave the tolerance out"
+        problems += [Problem(f"{place}.tail_events.{kind}", text) for kind in kinds if kind not in seen]
+        if place != "policy" and (hopeless := [row for row in own if not row.can_pass]):
             worst = max(hopeless, key=lambda row: row.needed - row.items)
             text = (
                 f"{worst.items} items in {_named(hopeless, worst.stratum)} can never show a rate of tail events below "
                 f"{worst.tolerance:g}, even if there is none: {worst.needed} are needed. Raise items or the tolerance,"
                 " or leave the slice without one (tail_events: {}): events are then shown and decide nothing"
             )
-            problems.append(Problem(f"slices[{at}].tail_events", text))
+            problems.append(Problem(f"{place}.tail_events", text))
     if problems:
         raise ConfigError(source, problems)
