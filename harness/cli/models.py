@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,12 +62,9 @@ def quantize(source: str, out: Path, method: str, bits: str, group_size: int, ca
 
 def _share(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
     """Return the share that a percentage such as ``10%`` is. Raises click.BadParameter."""
-    try:
-        share = float(value.removesuffix("%")) / 100
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise click.BadParameter(f"{value!r} is not a share such as 10%")
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", value)
+    if not found or not 0 < (share := float(found[1]) / 100) <= 1:
+        raise click.BadParameter(f"{value!r} is not a share such as 10%, with its sign")
     return share
 
 
@@ -102,7 +100,7 @@ def _localized(
     known = not again and (done := commands.damage_path(record, candidate)).is_file() and read_json(done)
     if known and commands.searched(record, share).items() <= known.items():
         return record, judgement, known
-    return record, judgement, commands.localize(record, judgement, candidate, share=share, minutes=minutes, say=say)
+    return record, judgement, commands.localize(record, judgement, candidate, share, minutes, say, proof=not again)
 
 
 def _print(summary: dict[str, Any], options: OutputOptions) -> None:

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer
 
@@ -102,6 +102,7 @@ def _text(otherwise: str, *, known: Collection[str] = (), pattern: str = "") -> 
 
 Whole = Annotated[int, BeforeValidator(_number)]
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Bits = Annotated[Literal[1, 2, 3, 4, 8], BeforeValidator(_number)]
 Share = Annotated[float, BeforeValidator(_proportion)]
 Margin = Annotated[float, PlainValidator(_margin), PlainSerializer(written)]
 """A drop in proportions, or a share of the baseline's score: ``5%``."""

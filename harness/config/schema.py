@@ -25,12 +25,12 @@ class Quantization(Strict):
     later: ClassVar = ("module_bits",)
 
     method: fields.MethodName = "none"  # one of `harness.config.methods.METHODS`
-    bits: Literal[1, 2, 3, 4, 8] | None = None  # bits per weight, where the method lets you choose
+    bits: fields.Bits | None = None  # bits per weight, where the method lets you choose
     group_size: Whole | None = Field(default=None, ge=8)  # weights that share one scale
     double_quant: bool | None = None  # bitsandbytes 4-bit: quantize the scales too
     threshold: Real | None = Field(default=None, ge=0)  # int8: larger activations stay in the compute dtype; 6.0
     skip_modules: tuple[str, ...] | None = None  # modules left alone, by name
-    module_bits: dict[str, Literal[1, 2, 3, 4, 8]] | None = Field(default=None, min_length=1)
+    module_bits: dict[str, fields.Bits] | None = Field(default=None, min_length=1)
     """Glob over names of modules to their bits per weight; the last match wins."""
     backend: str | None = None  # kernels of a GPTQ or AWQ checkpoint; chosen for the device unless said
     gguf_file: str | None = None  # the file inside the model directory; found unless there are several
@@ -55,7 +55,7 @@ class KVCache(Strict):
     """A quantized cache of keys and values (`transformers.QuantizedCache`)."""
 
     backend: Literal["quanto", "hqq"] = "quanto"  # what quantizes: optimum-quanto (2 or 4 bits per number), or hqq
-    bits: Literal[1, 2, 3, 4, 8] = 4
+    bits: fields.Bits = 4
     group_size: Whole = Field(default=64, ge=8)  # numbers that share one scale; at most the size of an attention head
     residual: Whole = Field(default=128, ge=1)  # newest tokens of an answer that are kept whole; the prompt never is
 

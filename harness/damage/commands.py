@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,12 @@ import yaml
 from harness import report
 from harness.config.methods import METHODS
 from harness.config.schema import Experiment, SliceSpec, Variant
-from harness.damage.search import Found, Journal, Sizes, null_share, random_set, search
+from harness.damage.search import Found, Journal, Say, Sizes, null_share, random_set, search
 from harness.errors import ExitCode, NotComparable, UsageError
 from harness.judge import judging
 from harness.judge.verdicts import Judgement
 from harness.models.devices import resolve_device, settle_threads
+from harness.models.quiet import quiet
 from harness.records import Generation, Item, Settings, digest
 from harness.report import run_evidence
 from harness.report.damage import write_page
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 SEED = 1_000_003  # added to the run's seed to draw the held-out items
 ALPHA = 0.05  # of each limit of a share of items won back
+_WEIGHTS = {"model", "revision", "trust_remote_code"}  # what a candidate inherits from the baseline together
 _ONLY_LOST = "# Gated on the strata that had failed, alone: run the whole config with it before a rollout.\n"
 _EXIT_CODES = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitCode.NOT_COMPARABLE}
 LONGEST = 32  # tokens; if half of the baseline's answers are longer, items are answered in full, not read along
@@ -96,10 +98,10 @@ def chosen_items(run: RunRecord, name: str, places: Places) -> Chosen:
     kept = [one for one in known if after[one.id] >= before[one.id] and one.slice in gating]
     texts = [_tokens(run, one) for one in (run.experiment.baseline.name, name)]
     differ = {one.id: len({answers.get(one.id) for answers in texts}) > 1 for one in kept}
-    seed = run.experiment.seed
+    seed, whole = run.experiment.seed, run.experiment.store_text == "full"
     kept.sort(key=lambda one: (differ[one.id], (one.slice, one.stratum) not in places, digest([seed, one.id])))
     chosen = (*lost, *kept[: len(lost)])
-    if any(one.asked or one.id in run.erased for one in chosen):
+    if any(one.asked or one.id in run.erased or not (whole or one.choices) for one in chosen):
         raise NotComparable(f"{run.directory.path}: did not keep the texts of its items, so they cannot be asked again")
     return Chosen(tuple(lost), tuple(kept[: len(lost)]), {one.id: before[one.id] for one in chosen})
 
@@ -110,12 +112,15 @@ def mean_scores(run: RunRecord, name: str) -> dict[str, float]:
 
 
 def localize(
-    run: RunRecord, judgement: Judgement, name: str, *, share: float, minutes: float, say: Callable[[str], None]
+    run: RunRecord, judgement: Judgement, name: str, share: float, minutes: float, say: Say, *, proof: bool
 ) -> dict[str, Any]:
-    """Search, or go on with a stopped search, and write what it came to. share: of the bytes, that may be restored."""
+    """Search, or go on with a stopped search. share: of the bytes, that may be restored. proof: if `repair` follows."""
     variant, places = lost_variant(run, judgement, name)
-    chosen = chosen_items(run, name, places)
-    from harness.engines.transformers.engine import ENGINE_VERSION  # torch is imported after all that may be refused
+    chosen, strata = chosen_items(run, name, places), sorted(map("/".join, places))
+    if proof and "skip_modules" in METHODS[variant.quantization.method].options:
+        held_out(run, {"candidate": name, "strata": strata}, [variant])  # refuses at once what it would refuse then
+    with quiet():  # torch is imported after all that may be refused
+        from harness.engines.transformers.engine import ENGINE_VERSION
 
     say(f"loading {run.experiment.baseline.name} and {name}; {len(chosen.lost)} lost items, {len(chosen.kept)} kept")
     hybrid, whole, slow = _load(run, variant, chosen)
@@ -129,7 +134,7 @@ def localize(
     kept, seconds = {one.id for one in chosen.kept}, 60 * minutes
     with contextlib.closing(Journal(damage_path(run, name, ".jsonl"), key)) as journal:
         found = search(journal, hybrid.ask, right, hybrid.sizes, kept=kept, most=most, seconds=seconds, say=say)
-    return _written(run, _summary(run, name, places, chosen, hybrid.sizes, found, whole, most) | searched(run, share))
+    return _written(run, _summary(run, name, strata, chosen, hybrid.sizes, found, whole, most) | searched(run, share))
 
 
 def searched(run: RunRecord, share: float) -> dict[str, Any]:
@@ -176,7 +181,7 @@ def _tokens(run: RunRecord, name: str, end_tokens: Sequence[int] = ()) -> dict[s
 
 
 def _summary(
-    run: RunRecord, name: str, places: Places, chosen: Chosen, sizes: Sizes, found: Found, whole: int, most: int
+    run: RunRecord, name: str, strata: list[str], chosen: Chosen, sizes: Sizes, found: Found, whole: int, most: int
 ) -> dict[str, Any]:
     step = found.chosen(most)
     size = step.bytes if step else 0
@@ -187,7 +192,7 @@ def _summary(
     figures |= {"unasked": found.unasked, "frontier": [one.record() for one in found.steps], "null": null}
     figures |= {"run": run.experiment.name, "baseline": run.experiment.baseline.name, "candidate": name}
     return figures | {
-        "strata": sorted(f"{slice_name}/{stratum}" for slice_name, stratum in places),
+        "strata": strata,
         "asked": asked | {"lost_again": len(found.lost), "kept_again": len(found.kept)},
         "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
         "chosen": None if step is None else found.steps.index(step),
@@ -216,7 +221,6 @@ def repair(
     """
     name = summary["candidate"]
     variant, _ = lost_variant(run, judgement, name)
-    check_bits(variant, bits)
     sets: Sets = summary["sets"]
     if not sets["repaired"]:
         raise NotComparable(f"{name}: the search found no set that wins items back: there is nothing to prove")
@@ -227,6 +231,8 @@ def repair(
     plan, shared = held_out(run, summary, [variant, *cures, *others])
     label = f"repair-{name}" if bits is None else f"repair-{name}-{bits}bit"
     directory = RunDir(run.directory.path / label)
+    if directory.exists() and directory.plan()["config_digest"] != (own := plan.experiment.digest()):
+        directory = RunDir(run.directory.path / f"{label}-{own}")  # that one is the proof of other modules
     runner.run(plan, directory, Shard(), progress, command=command)
     proof = load_run(directory)
     judged = judging.judge(proof)
@@ -235,10 +241,17 @@ def repair(
     summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared) | {"module_bits": bits}})
     verdicts = {one.name: one.verdict for one in judged.candidates}
     cure = next((one for one in reversed(cures) if verdicts[one.name] == "pass"), cures[0])
-    entry = cure.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude={"model"})
-    text = f"{_ONLY_LOST}{yaml.safe_dump({'candidates': [entry]}, sort_keys=False)}"
+    text = f"{_ONLY_LOST}{yaml.safe_dump({'candidates': [_entry(cure, run.experiment.baseline)]}, sort_keys=False)}"
     atomic_write(run.directory.path / f"{label}.yaml", text)
-    return summary, _EXIT_CODES.get(verdicts[cure.name], ExitCode.INCONCLUSIVE)
+    undecided = ExitCode.FAIL if run.experiment.policy.inconclusive == "fail" else ExitCode.INCONCLUSIVE
+    return summary, _EXIT_CODES.get(verdicts[cure.name], undecided)
+
+
+def _entry(cure: Variant, baseline: Variant) -> dict[str, Any]:
+    """Return a variant as a candidate of a config, which inherits the baseline's weights if they are its own."""
+    own, shared = (one.model_dump(include=_WEIGHTS, exclude_none=True) for one in (cure, baseline))
+    entry = cure.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude=_WEIGHTS)
+    return {"name": cure.name, **({} if own == shared else own), **entry}
 
 
 def _gated(variant: Variant, sets: Sets, bits: int | None) -> tuple[list[Variant], list[Variant]]:
@@ -261,43 +274,40 @@ def keeping(variant: Variant, how: str, modules: Sequence[str], bits: int) -> Va
 
 
 def _changed(variant: Variant, how: str, **more: Any) -> Variant:
-    changed = variant.quantization.model_copy(update=more)
-    return variant.model_copy(update={"name": f"{variant.name}-{how}", "quantization": changed})
+    changes = {"name": f"{variant.name}-{how}", "quantization": variant.quantization.model_copy(update=more)}
+    return variant.model_copy(update={**changes, "allow_partial": True})
 
 
 def held_out(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Variant]) -> tuple[run_plan.Plan, int]:
-    """Plan a run over fresh items of the failing strata; return it, and how many were left out as seen before."""
-    experiment = _fresh(run, summary, variants)
+    """Plan a run over the failing strata, of another seed; return it, and how many items were left out as seen."""
+    name, strata = summary["candidate"], summary["strata"]
+    failing = [one for one in run.items if f"{one.slice}/{one.stratum}" in strata]
+    asked = [(spec, [one for one in failing if one.slice == spec.key]) for spec in run.experiment.slices]
+    changes: dict[str, Any] = {"slices": tuple(_narrowed(spec, own) for spec, own in asked if own)}
+    changes |= {"execution": run.experiment.execution.model_copy(update={"control": False, "layers": None})}
+    changes |= {"description": f"{name} of {run.experiment.name} with modules left alone: held-out items"}
+    changes |= {"name": f"repair-{name}", "candidates": tuple(variants), "seed": run.experiment.seed + SEED}
+    experiment = Experiment.model_validate(run.experiment.model_copy(update=changes).model_dump(mode="json"))
     made = run_plan.make_plan(experiment, str(run.directory.path / "run.json"), check=False)
-    drawn = _failing(made.items, summary)
+    drawn = [one for one in made.items if f"{one.slice}/{one.stratum}" in strata]
     items = unseen(drawn, run.items)
     units = tuple(plan_units(items, experiment.execution.unit_items, experiment.execution.looks))
     return dataclasses.replace(made, items=items, units=units), len(drawn) - len(items)
 
 
-def _fresh(run: RunRecord, summary: Mapping[str, Any], variants: Sequence[Variant]) -> Experiment:
-    """Return the run's experiment with other candidates, over its failing strata, with items of another seed."""
-    failing = _failing(run.items, summary)
-    asked = [(spec, [one for one in failing if one.slice == spec.key]) for spec in run.experiment.slices]
-    slices = tuple(_narrowed(spec, own) for spec, own in asked if own)
-    execution = run.experiment.execution.model_copy(update={"control": False})
-    text = f"{summary['candidate']} of {run.experiment.name} with modules left alone: held-out items"
-    changes: dict[str, Any] = {"name": f"repair-{summary['candidate']}", "candidates": tuple(variants)}
-    changes |= {"description": text, "slices": slices, "execution": execution, "seed": run.experiment.seed + SEED}
-    return Experiment.model_validate(run.experiment.model_copy(update=changes).model_dump(mode="json"))
-
-
-def _failing(items: Iterable[Item], summary: Mapping[str, Any]) -> list[Item]:
-    return [item for item in items if f"{item.slice}/{item.stratum}" in summary["strata"]]
-
-
 def unseen(drawn: Sequence[Item], asked: Sequence[Item]) -> tuple[Item, ...]:
-    """Return the items whose question was not asked. Raises NotComparable if there is none."""
-    seen = {(item.prompt, item.choices) for item in asked}
-    items = tuple(item for item in drawn if (item.prompt, item.choices) not in seen)
+    """Return the items that were not asked, also where texts are gone. Raises NotComparable if there is none."""
+    seen, gone = {(one.prompt, one.choices) for one in asked}, {one.id: one for one in asked if one.asked}
+    items = tuple(one for one in drawn if (one.prompt, one.choices) not in seen and not _same(gone.get(one.id), one))
     if not items:
         raise NotComparable("all items of the failing strata were in the run: there are none that the search never saw")
     return items
+
+
+def _same(known: Item | None, drawn: Item) -> bool:
+    """Whether an item is what was asked where texts were not kept; its chance and source are those of its sample."""
+    texts = {name: getattr(drawn, name) for name in ("prompt", "choices", "target", "doc")}
+    return known is not None and dataclasses.replace(known, **texts, asked="").digest() == known.asked
 
 
 def _narrowed(spec: SliceSpec, own: Sequence[Item]) -> SliceSpec:
@@ -308,16 +318,19 @@ def _narrowed(spec: SliceSpec, own: Sequence[Item]) -> SliceSpec:
 
 
 def _held_out(proof: RunRecord, judged: Judgement, name: str, shared: int) -> dict[str, Any]:
-    """Count what each variant won back of the held-out items that the damaged candidate lost."""
-    scores = {one.name: mean_scores(proof, one.name) for one in proof.experiment.variants}
-    before, damaged = scores[proof.experiment.baseline.name], scores[name]
+    """Count what each variant won back of the held-out items that the damaged candidate lost. Raises NotComparable."""
+    needed, sides = (proof.experiment.baseline.name, name, f"{name}-repaired"), judged.candidates
+    left_out = [{"name": one.name, "verdict": one.verdict, "reason": one.reasons[0]} for one in sides if not one.strata]
+    for one in (one for one in left_out if one["name"] in needed):
+        raise NotComparable(f"{proof.directory.path}: {one['name']} was not judged: {one['reason']}")
+    scores = {one: mean_scores(proof, one) for one in (needed[0], *(one.name for one in sides if one.strata))}
+    before, damaged, chosen = map(scores.__getitem__, needed)
     items = [one for one in before if all(one in own for own in scores.values())]
     lost = [one for one in items if damaged[one] < before[one]]
     kept = [one for one in items if damaged[one] >= before[one] > 0]
-    weights = {one.name: proof.identities[one.name]["proof"]["weight_bytes"] for one in proof.experiment.variants}
-    chosen = scores[f"{name}-repaired"]
+    weights = {one: proof.identities[one]["proof"]["weight_bytes"] for one in scores}
     rows = []
-    for candidate in judged.candidates:
+    for candidate in (one for one in sides if one.strata):
         own = scores[candidate.name]
         back = [own[one] >= before[one] for one in lost]
         rate = event_rate(back, alpha=ALPHA) if back else None
@@ -327,5 +340,5 @@ def _held_out(proof: RunRecord, judged: Judgement, name: str, shared: int) -> di
         row |= {"won": sum(back), "newly_lost": sum(own[one] < before[one] for one in kept)}
         row |= {"low": None if rate is None else rate.low, "high": None if rate is None else rate.high}
         rows.append(row | {"p_repaired_better": mcnemar_midp(worse, better)[1]})  # one-sided, of 'it is no better'
-    baseline = sum(before[one] for one in items) / len(items)
-    return {"items": len(items), "seen_before": shared, "lost": len(lost), "baseline_score": baseline, "variants": rows}
+    figures = {"lost": len(lost), "baseline_score": sum(before[one] for one in items) / len(items)}
+    return {"items": len(items), "seen_before": shared, **figures, "variants": rows + left_out}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import StoreError
+from harness.errors import NotComparable, StoreError
 from harness.records import canonical_json, digest
 from harness.stats.binary import score_limit
 from harness.store.files import Appender, atomic_write, read_lines
@@ -262,6 +262,8 @@ class _Search:
         still = {name: (self.base.scores[name] >= score) for name, score in self.right.items()}
         self.right = {name: score for name, score in self.right.items() if still[name] == (name in kept)}
         lost, known = (tuple(sorted(one for one in self.right if (one in kept) == side)) for side in (False, True))
+        if not lost:
+            raise NotComparable("none of the lost items is lost when it is asked again, so nothing can be won back")
         everything = self.counts(self.measured("everything", self.sizes), self.base)
         self.found = Found(everything=everything, lost=lost, kept=known, kl=self.base.kl)
 

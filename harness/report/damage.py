@@ -55,19 +55,17 @@ def _proof(summary: _Json) -> list[str]:
     said = [_SENTENCES["held_out"].format(**about, own=own, more=100 * own["more"], limits=_limits(own))]
     if bits := held.get("module_bits"):
         small = rows[f"{summary['candidate']}-repaired-{bits}bit"]
-        figures = small | {"more": 100 * small["more"], "limits": _limits(small)}
-        said.append(_SENTENCES["fewer_bits"].format(bits=bits, **figures))
+        figures = small | {"more": 100 * small.get("more", 0.0), "limits": _limits(small), "bits": bits}
+        said.append(_SENTENCES["fewer_bits_unjudged" if "reason" in small else "fewer_bits"].format(**figures))
     for how, words in (("by-divergence", "What lowers the divergence most per byte"), ("random", "Random modules")):
-        if other := rows.get(f"{summary['candidate']}-{how}"):
-            better = f"that the repaired one is no better has p = {other['p_repaired_better']:.2g}"
-            said.append(f"{words}, of the same bytes: {other['won']} won back{_limits(other)}; {better}.")
-        else:
-            said.append(f"{words} is the very same set.")
+        other = rows.get(f"{summary['candidate']}-{how}", {})
+        key = "rival" if "won" in other else "rival_unjudged" if other else "rival_same"
+        said.append(_SENTENCES[key].format(words=words, limits=_limits(other), **other))
     return said
 
 
 def _limits(row: _Json) -> str:
-    return "" if row["low"] is None else f" ({100 * row['low']:.0f} to {100 * row['high']:.0f} %)"
+    return "" if row.get("low") is None else f" ({100 * row['low']:.0f} to {100 * row['high']:.0f} %)"
 
 
 def _share(size: int, summary: _Json) -> str:
@@ -82,11 +80,13 @@ def _held_out(summary: _Json) -> Section:
     if (held := summary.get("held_out")) is None:
         return Section("")
     rows: list[Row] = [(summary["baseline"], "", "", f"{100 * held['baseline_score']:.1f}", "", "", "", "")]
-    for one in held["variants"]:
+    for one in (one for one in held["variants"] if "won" in one):
         size, won = (f"{one['bytes'] / _MIB:.1f}", f"{100 * one['more']:+.1f} %"), f"{one['won']} of {held['lost']}"
         limits, lost = _limits(one).strip(" ()"), str(one["newly_lost"])
         score, verdict = f"{100 * one['score']:.1f}", Cell("", verdict=one["verdict"])
         rows.append((one["name"], *size, score, won, limits, lost, verdict))
+    unjudged = (one for one in held["variants"] if "won" not in one)
+    rows += [(one["name"], *[""] * 6, Cell("", verdict=one["verdict"])) for one in unjudged]
     figures = numbers("MiB", "bytes", "score", "won back", "one-sided 95 % limits", "newly lost")
     note = "Drawn for the proof; the search never saw them."
     return Section("", names("variant") + figures + texts("verdict"), tuple(rows), note=note)

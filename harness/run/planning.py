@@ -215,22 +215,22 @@ def check_events(experiment: Experiment, items: Sequence[Item], source: str) -> 
     """Refuse tolerances that no stratum can pass, or that hold nobody. Raises ConfigError with every one of them."""
     if not experiment.policy.refuse_hopeless:
         return
-    table = event_power(experiment, items)
+    table, shared = event_power(experiment, items), {one.key for one in experiment.slices if one.tail_events is None}
+    named = () if isinstance(experiment, Cut) else (kind for kind in experiment.policy.tail_events if kind != "*")
+    held = [(f"slices[{at}]", one.tail_events or (), {one.key}) for at, one in enumerate(experiment.slices)]
     problems = []
-    for at, spec in enumerate(experiment.slices):
-        own = [row for row in table if row.slice == spec.key]
-        for kind in spec.tail_events or {}:
-            # Whether a model thinks is seen only when it answers.
-            if kind not in THOUGHTS and not any(kind == "*" or kind in row.kinds for row in own):
-                text = "none of its items answers in a text that could show it: leave the tolerance out"
-                problems.append(Problem(f"slices[{at}].tail_events.{kind}", text))
-        if hopeless := [row for row in own if not row.can_pass]:
+    for place, kinds, slices in (("policy", named, shared), *held):
+        own = [row for row in table if row.slice in slices]
+        seen = {kind for row in own for kind in ("*", *row.kinds)}.union(THOUGHTS)  # only answers show thoughts
+        text = "none of its items answers in a text that could show it: leave the tolerance out"
+        problems += [Problem(f"{place}.tail_events.{kind}", text) for kind in kinds if kind not in seen]
+        if place != "policy" and (hopeless := [row for row in own if not row.can_pass]):
             worst = max(hopeless, key=lambda row: row.needed - row.items)
             text = (
                 f"{worst.items} items in {_named(hopeless, worst.stratum)} can never show a rate of tail events below "
                 f"{worst.tolerance:g}, even if there is none: {worst.needed} are needed. Raise items or the tolerance,"
                 " or leave the slice without one (tail_events: {}): events are then shown and decide nothing"
             )
-            problems.append(Problem(f"slices[{at}].tail_events", text))
+            problems.append(Problem(f"{place}.tail_events", text))
     if problems:
         raise ConfigError(source, problems)

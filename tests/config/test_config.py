@@ -100,6 +100,18 @@ def test_all_problems_are_reported_together() -> None:
         ({"slices": [{"name": "typical", "items": True}]}, "slices[0].items: True is not a number"),
         ({"execution": {"threads": True}}, "execution.threads: True is not a number"),
         ({"policy": {"alpha": False}}, "policy.alpha: False is not a number"),
+        (
+            {"candidates": [{"name": "h", "quantization": {"method": "hqq", "bits": True}}]},
+            "candidates[0].quantization.bits: True is not a number",
+        ),
+        (
+            {"candidates": [{"name": "h", "kv_cache": {"backend": "hqq", "bits": True}}]},
+            "candidates[0].kv_cache.bits: True is not a number",
+        ),
+        (
+            {"candidates": [{"name": "h", "quantization": {"method": "hqq", "module_bits": {"*": True}}}]},
+            "candidates[0].quantization.module_bits.*: True is not a number",
+        ),
         ({"seed": "020"}, "seed: '020' is not a number"),
         (
             {"candidates": [{"name": "BF16", "quantization": "bnb-nf4"}]},

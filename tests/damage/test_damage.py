@@ -343,6 +343,13 @@ def test_what_is_refused_is_refused_before_torch_is_loaded(words, says):
     assert done.stdout == "LOADED []\n"
 
 
+@pytest.mark.parametrize("share", ["0.1", "10", "0%", "101%", "ten%"])
+def test_a_share_of_the_bytes_has_its_sign(share, capsys):
+    """0.1 might be a tenth or a thousandth, so neither is guessed."""
+    assert cli._run(["localize", str(RESULTS / "demo-cpu"), "int8", "--bytes", share]) == ExitCode.USAGE
+    assert f"'{share}' is not a share such as 10%, with its sign" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("changed", [{}, {"share": 0.2}, {"of": "another run's manifest"}, {"of": None}])
 def test_a_search_of_other_answers_is_not_proved(changed, monkeypatch, tmp_path):
     """A finished search is used again only for its share and its run: another build may fail in other strata."""

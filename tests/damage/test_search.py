@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.damage.search import Counts, Journal, children, coarse, null_share, random_set, search, total_bytes
-from harness.errors import StoreError
+from harness.errors import NotComparable, StoreError
 from harness.report.damage import write_page
 
 PLACES = ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.down_proj")
@@ -46,6 +46,14 @@ def test_the_planted_modules_are_found_and_no_other(tmp_path):
     assert len(found.null) == 10
     assert max(one.net for one in found.null) < 11
     assert null_share(chosen.counts, found.null) == pytest.approx(1 / 11)
+
+
+def test_losses_that_do_not_come_back_are_no_damage(tmp_path):
+    """Where every lost item is right when it is asked again, or every one is wrong, that is said."""
+    for lost, kept in ((1.0, 1.0), (1.0, 0.0)):
+        scores = dict.fromkeys(LOST, lost) | dict.fromkeys(KEPT, kept)
+        with pytest.raises(NotComparable, match="none of the lost items is lost when it is asked again"):
+            run(tmp_path / f"{kept}", ask=lambda *_, all_=scores: SimpleNamespace(scores=all_, kl=0.0))
 
 
 def test_divergence_alone_chooses_by_its_own_measure(tmp_path):

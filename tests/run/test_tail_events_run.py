@@ -191,6 +191,23 @@ def test_too_few_items_are_refused_when_planned(tiny_llama: Path) -> None:
     assert "slices[0].tail_events.invalid_json: none of its items" in said
 
 
+def test_a_tolerance_of_the_policy_that_holds_no_gating_item_is_refused_when_planned(tiny_llama: Path) -> None:
+    """The policy's `invalid_json` holds no slice without JSON, and `empty` none of choices alone."""
+    data = config(
+        tiny_llama, policy={"tail_events": {"invalid_json": 0.02, "empty": 0.05, "thought_cut": 0.05, "*": 0.05}}
+    )
+    with pytest.raises(ConfigError) as error:
+        run_plan.make_plan(parse(data), "tails.yaml")
+    assert [problem.path for problem in error.value.problems] == ["policy.tail_events.invalid_json"]
+    data["slices"][1]["tasks"] = ["quantcliff_facts"]  # choices alone
+    del data["policy"]["tail_events"]["invalid_json"]
+    with pytest.raises(ConfigError) as error:
+        run_plan.make_plan(parse(data), "tails.yaml")
+    assert [problem.path for problem in error.value.problems] == ["policy.tail_events.empty"]
+    del data["policy"]["tail_events"]["empty"]
+    run_plan.make_plan(parse(data), "tails.yaml")
+
+
 def test_unknown_kinds_and_tolerances_are_named(tiny_llama: Path) -> None:
     """A typing error in a kind gets its suggestion, a percentage its proportion."""
     data = config(tiny_llama, policy={"tail_events": {"repetitions": 0.01, "empty": 2}})
