@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from harness.config.fields import suggestion
@@ -17,6 +18,7 @@ ANSWER_TOKENS = 4  # tokens that the answer to it may have
 CANARY = "The old lighthouse keeper opened the letter, and"  # has many likely continuations
 CANARY_TOKENS = 16  # tokens of its continuation that are looked at
 CANARY_SECONDS = 5.0  # how long it is asked again, if the server has an error instead
+FEW = 0.75  # SmolLM2's answers, cut anywhere, are read back as this share of their tokens and two, or more
 TOLERANCE = 0.1
 """Most that a token's log-probability may differ on average between answering and reading: sums in bfloat16 differ."""
 
@@ -79,8 +81,8 @@ async def probe(
             refused = "it does not stream its answers: leave engine.stream out"
         elif form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
             refused = f"{count} token ids were sent and it counts {answer.prompt_tokens}"
-        elif (written := overlong(answer, ANSWER_TOKENS, encoder)) > ANSWER_TOKENS:
-            refused = f"it wrote {written} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
+        elif (wrote := written(answer, ANSWER_TOKENS, encoder)) > ANSWER_TOKENS:
+            refused = f"it wrote {wrote} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
             kind = NotComparable
         elif PROBE in answer.text:  # in which a scorer may find what was asked for
             refused, kind = "it repeats the prompt in its answers", NotComparable
@@ -89,11 +91,15 @@ async def probe(
     raise kind(f"{client.url} cannot be asked: {refused}")
 
 
-def overlong(answer: Answer, most: int, encoder: PromptEncoder) -> int:
-    """Return how many tokens an answer has, at least; more than `most` if it has too many."""
-    # Those of its text need not be the ones that were written: only twice as many are too many. A count of 0 is none.
-    count = len(encoder.encode(answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")))
-    return answer.output_tokens or (count if count > 2 * most else 0)
+def written(answer: Answer, most: int, encoder: PromptEncoder) -> int:
+    """Return how many tokens an answer has; `most` if they are not counted, and its text may well have as many."""
+    text = answer.text.replace("<think>", "").replace("</think>", "")
+    count = len(encoder.encode(text.replace("\ufffd", "")))
+    # Those of its text need not be the ones that were written, and a row of one sign may be a single one: only twice
+    # as many are too many, and clearly fewer too few. A count of 0 is none.
+    row = sum(one == other and not one.isalnum() for one, other in pairwise(text))
+    few = 0 < count < FEW * most - 2 - row and not answer.calls
+    return answer.output_tokens or (count if few or count > 2 * most else most)
 
 
 async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import email.utils
 import gzip
 import json
@@ -15,9 +16,11 @@ from typing import Any
 import engine_models as tiny
 import pytest
 import stub_server
+from lazily import lazy
+from paths import ROOT
 from stub_server import Answers, Handler, Stub, logprob, served
 
-from harness.engines import http_client, server_probe
+from harness.engines import http_client, server_probe, wire
 from harness.engines.http_client import Client, _retry_after
 from harness.engines.served import ServedEngine, Target
 from harness.engines.server_probe import CANARY, PROBE, PromptEncoder
@@ -27,6 +30,7 @@ from harness.suite.toolkit.thinking import split
 
 pytestmark = pytest.mark.model
 
+transformers = lazy("transformers")
 GREEDY = Settings()
 PROOF = Proof("none", "openai", 0, 0, 0.0, 0, 0, "", 0, "", served={"kind": "declared", "engine": "openai"})
 
@@ -354,6 +358,49 @@ def test_a_limit_that_a_gateway_has_is_refused() -> None:
         spoiled(short)
     for full in (lambda data: {**short(data), "truncated": True}, in_choice(finish_reason="model_length")):
         assert [one.reason for one in spoiled(full)] == ["over_context"] * 2
+
+
+@pytest.mark.parametrize("count", [{}, {"completion_tokens": 0}], ids=["no count", "a count of 0"])
+def test_a_limit_that_a_gateway_has_is_seen_in_the_text_where_nothing_is_counted(count: dict[str, int]) -> None:
+    """What was written is read back; an empty text, tool calls and a row of one sign may have been any number."""
+
+    def said(text: str, **more: Any) -> Any:
+        choice = {"index": 0, "text": text, "finish_reason": "length", **more}
+        return lambda data: {"choices": [choice], "system_fingerprint": data["system_fingerprint"], "usage": count}
+
+    def made(change: Any) -> list[Any]:
+        items = [dataclasses.replace(one, max_tokens=16) for one in texts(2)]
+        with served(answers(items), "no_usage", "unknown_fields") as stub, engine(stub) as one:
+            stub.spoil = change
+            return list(one.answer(items, GREEDY))
+
+    cut = encoder().decode(encoder().encode(" the answer is 7 and then some")[:9])
+    with pytest.raises(NotComparable, match=r"wrote 9 tokens where 16 were allowed: it has a limit of its own"):
+        made(said(cut))
+    whole = encoder().decode(encoder().encode(" the answer is 7 and then some more of it")[:13])
+    call = {"type": "function", "function": {"name": "f", "arguments": "{"}}
+    honest = [said(whole), said(""), said("\n" * 14), {"tool_calls": [call]}, {"truncated": True}]
+    for change in (one if callable(one) else said(cut, **one) for one in honest):
+        assert len(made(change)) == 2
+
+
+@pytest.mark.slow
+def test_no_answer_that_was_cut_at_its_limit_is_taken_for_one_cut_before(smollm2: Path) -> None:
+    """SmolLM2's recorded answers, cut after any number of tokens, are never too few of so many, stripped or not."""
+    talk = PromptEncoder(transformers.AutoTokenizer.from_pretrained(str(smollm2)))
+    ids = set()
+    for path in (ROOT / "results" / "tail-cpu" / "bf16").glob("*-1of1.jsonl"):
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        ids |= {tuple(one["response"]["token_ids"]) for one in lines if "token_ids" in one.get("response", {})}
+    assert len(ids) > 100
+    early = 0
+    for tokens in ids:
+        for most in range(1, min(len(tokens), 40) + 1):
+            for text in (talk.decode(tokens[:most]), talk.decode(tokens[:most]).strip()):
+                answer = wire.parse_answer({"choices": [{"text": text, "finish_reason": "length"}]})
+                assert server_probe.written(answer, most, talk) == most
+                early += server_probe.written(answer, 2 * most, talk) < 2 * most
+    assert early > 10_000  # and of half as many, nearly all are seen
 
 
 def endless(part: bytes, kind: str = "application/json", pause: float = 0.0) -> Any:
