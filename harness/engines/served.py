@@ -72,7 +72,7 @@ class ServedEngine(EngineBase):
             self._log(Item("probe", "", "", "generate", server_probe.PROBE, {}, "", ""), 0, reply, answer)
         way = await server_probe.find_logprob_method(client, form, encoder) if target.choices else ""
         offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
-        self._form, self._offset, self._logprob_method = form, offset, way
+        self._form, self._offset, self._logprob_method, client.counts = form, offset, way, offset is not None
         self._build = {"fingerprint": answer.fingerprint, "model": answer.model}
         self._ends = FINISHED | ({answer.finish} & {""})
         # The first question asks to count, so its answer is cut: a server that says "stop" of it may always do so.
