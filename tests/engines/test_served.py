@@ -326,6 +326,19 @@ def test_what_a_server_refuses_is_that_items_status() -> None:
     assert stub.questions == []
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Input length (5000 tokens) exceeds the maximum allowed length (4096 tokens)",
+        "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4090 `inputs` tokens and 24 `max_new_tokens`",
+        "This model's MAXIMUM CONTEXT LENGTH is 4096 tokens",
+    ],
+)
+def test_servers_have_many_sentences_for_what_is_too_long(said: str) -> None:
+    """SGLang's, text-generation-inference's and OpenAI's."""
+    assert wire.OVER_CONTEXT.search(said)
+
+
 def test_an_answer_that_the_server_broke_off_is_none() -> None:
     """A server that is stopped says `abort`: the unit is incomplete. What a filter ended is a rejection."""
     items = texts(2)
