@@ -42,7 +42,7 @@ FAULTS = (
     "new_fingerprint",  # from the third request on
     "new_weights",  # from the 40th request on: other log-probabilities under the same name and fingerprint
     "fallback",  # from the 40th request on: none, as of another program under the same name
-    "busy_canary",  # 503 to whoever wants log-probabilities, until it was asked without them once more
+    "shy",  # 500 to whoever wants log-probabilities, until it was asked without them once more
     "no_usage",
     "text_only",  # no token ids
     "unknown_fields",  # rejects return_token_ids
@@ -110,6 +110,8 @@ class Stub(ThreadingHTTPServer):
         self.headers: list[dict[str, str]] = []
         self.failed: set[str] = set()
         self.too_long: set[str] = set()  # prompts that it rejects, as text and as ids
+        self.refuses: Callable[[dict[str, Any]], int] = lambda _: 0  # the status of an error for a request, if any
+        self.gets: Callable[[str], int] = lambda _: 0  # the same for a page
         # What becomes of every reply but the first two: JSON, or headers and the parts of a body that may have no end
         self.spoil: Callable[[dict[str, Any]], dict[str, Any] | tuple[dict[str, str], Iterable[bytes]]] | None = None
         self.lies = False  # says "stop" for every answer, also for one that it cut
@@ -148,7 +150,10 @@ class Handler(BaseHTTPRequestHandler):
             "/version": {"version": "1.2.3"},
             "/v1/models": {"data": [{"id": self.server.model, "max_model_len": 2048, "owned_by": "stub"}]},
         }.get(self.path)
-        self._send(404 if found is None else 200, found or {})
+        if status := self.server.gets(self.path):
+            self._send(status, error("not now"))
+        else:
+            self._send(404 if found is None else 200, found or {})
 
     def do_POST(self) -> None:
         """Answer a prompt, or fail in the way that was asked for."""
@@ -175,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _refusal(self, body: dict[str, Any], number: int) -> tuple[int, dict[str, Any]] | None:
         faults, prompt = self.server.faults, body.get("prompt")
+        if status := self.server.refuses(body):
+            return status, error("not now")
         name = json.dumps(body.get("prompt", body.get("messages")))
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         long = isinstance(prompt, list) and len(prompt) > 60
@@ -193,8 +200,8 @@ class Handler(BaseHTTPRequestHandler):
             if holds:
                 return status, error(message)
         plain = [one for one in self.server.asked if one.get("prompt") == prompt and "logprobs" not in one]
-        if "busy_canary" in faults and "logprobs" in body and not plain:
-            return 503, error("loading")
+        if "shy" in faults and "logprobs" in body and not plain:
+            return 500, error("out of luck")
         if "busy" in faults and name not in self.server.failed:
             self.server.failed.add(name)
             return 429, error("slow down")

@@ -1,11 +1,11 @@
-"""Requests to a server of models, repeated when that may help (a failed connection, 429, 5xx), never without an end."""
+"""Requests to a server of models, repeated when that may help (a failed connection, `BUSY`, 5xx), to an end."""
 
 import asyncio
 import contextlib
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -16,9 +16,12 @@ import httpx2
 from harness.engines.wire import Piece, join_stream
 from harness.errors import Incomplete, ModelError, one_line
 
-OK, TOO_MANY_REQUESTS, SERVER_ERROR = 200, 429, 500
+OK, SERVER_ERROR = 200, 500
+BUSY = frozenset({408, 409, 425, 429, 503})  # of a server that may answer the same later
+FAILS, NO_PAGE = frozenset({0, *range(SERVER_ERROR, 600)}), (500, 501)  # of one that may never do; 0 is no answer
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a request is repeated, unless the server names more
 CONNECT_SECONDS = 20.0
+PATIENCE, ODD_TRIES = 5.0, 3  # how long an error, and how often half an answer, may be a moment's trouble
 LARGEST = 1 << 27  # bytes of one answer, unpacked
 AGAIN = "finished work is kept, give the same command again to continue"
 # Answers by which address, key or model are wrong, so that no other item would fare better, with what to do.
@@ -40,7 +43,7 @@ class Reply:
 
 
 class _AgainError(Exception):
-    """What went wrong with one request, and how many seconds the server asks to wait."""
+    """What went wrong with one request, the seconds that the server asks to wait, and the status if that says it."""
 
 
 class Client:
@@ -59,6 +62,7 @@ class Client:
     ) -> None:
         self.url, self._key, self._retry_seconds, self._gone = url, key, retry_seconds, gone
         self._slots, self._timeout = asyncio.Semaphore(concurrency), timeout
+        self.counts = False  # whether an answer should count the tokens of its prompt
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         limits = httpx2.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency)
         patience = httpx2.Timeout(timeout, connect=CONNECT_SECONDS, pool=None)
@@ -69,57 +73,60 @@ class Client:
         await self._http.aclose()
 
     async def get(self, path: str, *, root: bool = False) -> Reply:
-        """Read what a server says of itself, with `root` beside its ``/v1``; any status is an answer, or none."""
-        started, url = time.monotonic(), (self.url.removesuffix("/v1") if root else self.url) + path
-        try:
-            async with asyncio.timeout(min(self._timeout, 3 * CONNECT_SECONDS)), self._http.stream("GET", url) as found:
-                return await self._reply(found, 1, started)
-        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
-            return Reply(0, {}, self._clean(one_line(error)), 1, time.monotonic() - started)
+        """Read what a server says of itself, with `root` beside its ``/v1``: a page that it lacks is a `Reply`, too."""
+        url, final = (self.url.removesuffix("/v1"), FAILS) if root else (self.url, NO_PAGE)
+        return await self._answered("GET", url + path, b"", final)
 
-    async def post(self, path: str, body: Mapping[str, Any], *, retry_seconds: float | None = None) -> Reply:
-        """Ask until there is an answer. Raises Incomplete after `retry_seconds`, ModelError for key, path or model."""
+    async def post(self, path: str, body: Mapping[str, Any], final: Container[int] = frozenset()) -> Reply:
+        """Ask until there is an answer, or a `final` one for `PATIENCE`. Raises Incomplete, ModelError (`NO_ENTRY`)."""
         content = json.dumps(body, allow_nan=False).encode()
         async with self._slots:
-            reply = await self._answered(path, content, self._retry_seconds if retry_seconds is None else retry_seconds)
+            reply = await self._answered("POST", self.url + path, content, final)
         if reply.status in NO_ENTRY:
             said = f": {reply.message}" if reply.message else ""
             raise ModelError(f"{self.url}{path} answers with HTTP {reply.status}{said}. {NO_ENTRY[reply.status]}")
         return reply
 
-    async def _answered(self, path: str, content: bytes, retry_seconds: float) -> Reply:
+    async def _answered(self, method: str, url: str, content: bytes, final: Container[int]) -> Reply:
         started, number = time.monotonic(), 0
         while True:
             number += 1
             try:
-                return await self._try(path, content, number, started)
+                return await self._try(method, url, content, number, started)
             except _AgainError as error:
-                problem, wait = error.args
+                problem, wait, status = (*error.args, 0)[:3]
             if why := self._gone():
                 raise Incomplete(f"{why}; {AGAIN}")
             pause = max(wait, random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2**number))
             seconds = time.monotonic() - started
-            if seconds + pause > retry_seconds:
+            if status in final and seconds + pause > min(PATIENCE, self._retry_seconds):
+                return Reply(status, {}, problem, number, seconds)
+            if seconds + pause > self._retry_seconds:
                 tries = "1 try" if number == 1 else f"{number} tries"
                 said = f"{self.url} gave no answer in {tries} and {seconds:.0f} s ({problem})"
                 raise Incomplete(f"{said}; {AGAIN} (engine.retry_seconds bounds the time)")
             await asyncio.sleep(pause)
 
-    async def _try(self, path: str, content: bytes, number: int, started: float) -> Reply:
+    async def _try(self, method: str, url: str, content: bytes, number: int, started: float) -> Reply:
         """Ask once. Raises _AgainError if asking again may help."""
+        page, limit = method == "GET", self._timeout if method == "POST" else min(self._timeout, 3 * CONNECT_SECONDS)
         try:
-            request = self._http.stream("POST", self.url + path, content=content)
-            async with asyncio.timeout(self._timeout), request as response:
-                if response.headers.get("content-type", "").startswith("text/event-stream"):
-                    return await self._streamed(response, number, started)
-                reply = await self._reply(response, number, started)
+            request = self._http.stream(method, url, content=content)
+            async with asyncio.timeout(limit), request as response:
+                stream = response.headers.get("content-type", "").startswith("text/event-stream")
+                reply = await (self._streamed if stream else self._reply)(response, number, started)
         except (TimeoutError, httpx2.HTTPError) as error:
-            problem = one_line(error) if str(error) else f"no whole answer in {self._timeout:g} s"
-            raise _AgainError(self._clean(problem), 0.0) from error
-        if reply.status == TOO_MANY_REQUESTS or reply.status >= SERVER_ERROR:
-            raise _AgainError(f"HTTP {reply.status} {reply.message}".strip(), _retry_after(response.headers))
-        if reply.status == OK and (not reply.data or reply.data.get("error")):
-            raise _AgainError(f"HTTP 200 with {reply.message or 'a body that is not a JSON object'}", 0.0)
+            problem = self._clean(one_line(error) if str(error) else f"no whole answer in {self._timeout:g} s")
+            if page and isinstance(error, TimeoutError | httpx2.TimeoutException):
+                return Reply(0, {}, problem, number, time.monotonic() - started)
+            raise _AgainError(problem, 0.0) from error
+        if reply.status in BUSY or reply.status >= SERVER_ERROR:
+            wait, problem = _retry_after(response.headers), f"HTTP {reply.status} {reply.message}".strip()
+            raise _AgainError(problem, wait, reply.status)
+        counted = isinstance(usage := reply.data.get("usage"), dict) and usage.get("prompt_tokens")
+        odd = number <= ODD_TRIES and not (reply.data.get("choices") and (counted or not self.counts))
+        if reply.status == OK and not page and (not reply.data or reply.data.get("error") or odd):
+            raise _AgainError(f"HTTP 200 with {reply.message or 'a body that is not a JSON object of an answer'}", 0.0)
         return reply
 
     async def _streamed(self, response: httpx2.Response, number: int, started: float) -> Reply:

@@ -72,7 +72,7 @@ class ServedEngine(EngineBase):
             self._log(Item("probe", "", "", "generate", server_probe.PROBE, {}, "", ""), 0, reply, answer)
         way = await server_probe.find_logprob_method(client, form, encoder) if target.choices else ""
         offset = None if answer.prompt_tokens is None else answer.prompt_tokens - count
-        self._form, self._offset, self._logprob_method = form, offset, way
+        self._form, self._offset, self._logprob_method, client.counts = form, offset, way, offset is not None
         self._build = {"fingerprint": answer.fingerprint, "model": answer.model}
         self._ends = FINISHED | ({answer.finish} & {""})
         # The first question asks to count, so its answer is cut: a server that says "stop" of it may always do so.
@@ -156,8 +156,8 @@ class ServedEngine(EngineBase):
         answer = self._checked(item, sample, reply, count, "salted" if salt else "", tools=len(offered))
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
-        written, most = server_probe.overlong(answer, item.max_tokens, self._encoder), item.max_tokens
-        early = answer.finish == "length" and bool(answer.output_tokens) and written < most - 1
+        written, most = server_probe.written(answer, item.max_tokens, self._encoder), item.max_tokens
+        early = answer.finish == "length" and written < most - 1
         if written > most or (early and not answer.truncated):
             why = "it has a limit of its own" if early else f"it ignores {form.limit_name}"
             said = f"{item.id}: the server wrote {written} tokens where {most} were allowed: {why}"

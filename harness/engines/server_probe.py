@@ -1,22 +1,25 @@
 """What a server is and does, found out before the first item: a server that says yes may still not do it."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from harness.config.fields import suggestion
-from harness.engines.http_client import OK, Client, Reply
+from harness.engines.http_client import BUSY, FAILS, OK, Client, Reply
 from harness.engines.transformers.text import TextCodec
 from harness.engines.wire import METHODS, Answer, RequestForm, logprob_request, parse_answer, sum_logprobs
-from harness.errors import Incomplete, ModelError, NonFinite, NotComparable, RunError
+from harness.errors import ModelError, NonFinite, NotComparable, RunError
 from harness.records import Settings
 
 PROBE = "One, two, three, four, five, six, seven,"
 ANSWER_TOKENS = 4  # tokens that the answer to it may have
 CANARY = "The old lighthouse keeper opened the letter, and"  # has many likely continuations
 CANARY_TOKENS = 16  # tokens of its continuation that are looked at
-CANARY_SECONDS = 5.0  # how long it is asked again, if the server has an error instead
+CANARY_TRIES = 3  # how often it is asked again, if the server has an error instead
+FEW = 0.75  # SmolLM2's answers, cut anywhere, are read back as this share of their tokens and two, or more
 TOLERANCE = 0.1
 """Most that a token's log-probability may differ on average between answering and reading: sums in bfloat16 differ."""
 
@@ -79,8 +82,8 @@ async def probe(
             refused = "it does not stream its answers: leave engine.stream out"
         elif form.prompts == "token ids" and answer.prompt_tokens not in {None, count}:
             refused = f"{count} token ids were sent and it counts {answer.prompt_tokens}"
-        elif (written := overlong(answer, ANSWER_TOKENS, encoder)) > ANSWER_TOKENS:
-            refused = f"it wrote {written} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
+        elif (wrote := written(answer, ANSWER_TOKENS, encoder)) > ANSWER_TOKENS:
+            refused = f"it wrote {wrote} tokens where {ANSWER_TOKENS} were allowed ({form.limit_name})"
             kind = NotComparable
         elif PROBE in answer.text:  # in which a scorer may find what was asked for
             refused, kind = "it repeats the prompt in its answers", NotComparable
@@ -89,11 +92,14 @@ async def probe(
     raise kind(f"{client.url} cannot be asked: {refused}")
 
 
-def overlong(answer: Answer, most: int, encoder: PromptEncoder) -> int:
-    """Return how many tokens an answer has, at least; more than `most` if it has too many."""
-    # Those of its text need not be the ones that were written: only twice as many are too many. A count of 0 is none.
-    count = len(encoder.encode(answer.text.replace("<think>", "").replace("</think>", "").replace("\ufffd", "")))
-    return answer.output_tokens or (count if count > 2 * most else 0)
+def written(answer: Answer, most: int, encoder: PromptEncoder) -> int:
+    """Return how many tokens an answer has; `most` if they are not counted, and its text may well have as many."""
+    text = answer.text.replace("<think>", "").replace("</think>", "")
+    count = len(encoder.encode(text.replace("\ufffd", "")))
+    # Those of its text need not be the ones that were written; a row of one sign may be one. A count of 0 is none.
+    row = sum(one == other and not one.isalnum() for one, other in pairwise(text))
+    few = 0 < count < FEW * most - 2 - row and not answer.calls
+    return answer.output_tokens or (count if few or count > 2 * most else most)
 
 
 async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> list[float]:
@@ -101,17 +107,16 @@ async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> l
     plain = replace(form, stream=False, gives_ids=False)
     body = plain.body(encoder.sent(CANARY, form.prompts)[0], CANARY_TOKENS, Settings())
     asked = {**body, "logprobs": True if form.prompts == "messages" else 1}
-    for _ in range(2):
-        try:
-            reply = await client.post(form.path, asked, retry_seconds=CANARY_SECONDS)
-            found = reply.data["choices"][0]["logprobs"]
-            weights = found.get("token_logprobs") or [one["logprob"] for one in found["content"]]
-            return [round(float(one), 6) for one in weights] if all(map(math.isfinite, weights)) else []
-        except (KeyError, TypeError, IndexError, ValueError, AttributeError):
-            return []  # the server gives none, in whichever way it says so
-        except Incomplete:  # it is busy, or fails if it is asked for them: wait until it answers without, and ask again
-            await client.post(form.path, body)
-    return []
+    for _ in range(CANARY_TRIES):
+        reply = await client.post(form.path, asked, FAILS - BUSY)
+        if reply.status not in FAILS:
+            break
+        await client.post(form.path, body)  # it fails, if it is asked for them or now: until it answers without
+    with contextlib.suppress(KeyError, TypeError, IndexError, ValueError, AttributeError):
+        found = reply.data["choices"][0]["logprobs"]
+        weights = found.get("token_logprobs") or [one["logprob"] for one in found["content"]]
+        return [round(float(one), 6) for one in weights] if all(map(math.isfinite, weights)) else []
+    return []  # the server gives none, in whichever way it says so
 
 
 async def find_logprob_method(client: Client, form: RequestForm, encoder: PromptEncoder) -> str:

@@ -18,8 +18,8 @@ Piece = tuple[float, int]
 """When a part of a streamed text came, and how many characters of the answer (not of its reasoning) there were then."""
 MOST_STOPS = 4  # stop texts that the API takes; the others are looked for in the answer
 OVER_CONTEXT = re.compile(
-    r"context.?(length|size|window)|max_model_len|exceed_context|too (long|many tokens)|longer than|input.?tokens",
-    re.IGNORECASE,
+    r"(?i)context.?(length|size|window)|max_model_len|exceed_context|too (long|many tokens)|longer than"
+    r"|input.?(tokens|length)|max_new_tokens|maximum allowed length",
 )  # what is found in an error that says that the prompt, or the prompt and its longest answer, do not fit
 METHODS: dict[str, dict[str, Any]] = {
     "prompt_logprobs": {"prompt_logprobs": 1, "max_tokens": 1},

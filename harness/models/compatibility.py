@@ -90,7 +90,8 @@ def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cros
         reasons.append(f"the config says {wanted} and what is served is {candidate.method}")
     if cross_engine:
         return reasons
-    own, base = (proof.served or {"engine": "transformers"} for proof in (candidate, baseline))
+    given = (proof.served or {"engine": "transformers"} for proof in (candidate, baseline))
+    own, base = ({**one, "canary": "some" if one.get("canary") else "no"} for one in given)
     same_engine, found = own["engine"] == base["engine"], []
     for key in _EQUAL if same_engine else ("engine",):
         sides = [None if one.get(key) == "" else one.get(key) for one in (own, base)]

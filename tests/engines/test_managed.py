@@ -55,7 +55,13 @@ def test_each_server_is_called_in_its_own_way() -> None:
     assert sglang[:5] == ["py", "-m", "sglang.launch_server", "--model-path", "/m"]
     llama = command_of(EngineSpec(name="llama-cpp", command=["/b/llama-server"]), "/m.gguf", "float32", "cpu")
     assert llama[:3] == ["/b/llama-server", "--model", "/m.gguf"]
-    assert llama[-4:] == ["--parallel", "8", "--seed", "0"]
+    text = " ".join(llama)
+    assert "--parallel 8 --seed 0 --samplers penalties;" in text
+    assert "--top-k 0 --top-p 1.0 --min-p 0.0 --xtc-probability 0.0 --mirostat 0 --repeat-penalty 1.0" in text
+    assert text.endswith("--presence-penalty 0.0 --frequency-penalty 0.0")
+    told = command_of(EngineSpec(name="llama-cpp", command="x", args={"top_k": 40}), "/m.gguf", "float32", "cpu")
+    assert told[told.index("--top-k") + 1] == "40"
+    assert told.count("--top-k") == 1
     own = command_of(EngineSpec(name="vllm", command="docker run image vllm serve"), "/m", "float32", "cpu")
     assert own[:6] == ["docker", "run", "image", "vllm", "serve", "/m"]
 

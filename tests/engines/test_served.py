@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import email.utils
 import gzip
 import json
@@ -15,9 +16,11 @@ from typing import Any
 import engine_models as tiny
 import pytest
 import stub_server
+from lazily import lazy
+from paths import ROOT
 from stub_server import Answers, Handler, Stub, logprob, served
 
-from harness.engines import http_client, server_probe
+from harness.engines import http_client, server_probe, wire
 from harness.engines.http_client import Client, _retry_after
 from harness.engines.served import ServedEngine, Target
 from harness.engines.server_probe import CANARY, PROBE, PromptEncoder
@@ -27,6 +30,7 @@ from harness.suite.toolkit.thinking import split
 
 pytestmark = pytest.mark.model
 
+transformers = lazy("transformers")
 GREEDY = Settings()
 PROOF = Proof("none", "openai", 0, 0, 0.0, 0, 0, "", 0, "", served={"kind": "declared", "engine": "openai"})
 
@@ -240,10 +244,34 @@ def test_a_canary_shows_weights_by_log_probabilities(monkeypatch: pytest.MonkeyP
     known, ids = answers([]), encoder().prompt(CANARY)
     known.add(ids, CANARY, " he read", list(range(20, 36)))
     expected = [logprob([*ids, *range(20, at)], at) for at in range(20, 36)]
-    monkeypatch.setattr(server_probe, "CANARY_SECONDS", 0.1)
-    for faults, shown in (((), expected), (("text_only",), []), (("picky",), []), (("busy_canary",), expected)):
+    monkeypatch.setattr(http_client, "PATIENCE", 0.1)
+    for faults, shown in (((), expected), (("text_only",), []), (("picky",), []), (("shy",), expected)):
         with served(known, *faults) as stub, engine(stub, stream=not shown) as made:
             assert (made.proof().served or {})["canary"] == pytest.approx(shown, abs=1e-6)
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 503])
+def test_a_busy_server_does_not_lack_a_canary(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked as long as any question, and then the run is incomplete; only what never works is lacking."""
+    monkeypatch.setattr(http_client, "PATIENCE", 0.01)
+    refused: list[int] = []
+
+    def busy(body: dict[str, Any], most: float = 3) -> int:
+        refused.extend([status] * (again := "logprobs" in body and len(refused) < most))
+        return status * again
+
+    with served(answers([])) as stub:
+        stub.refuses = busy
+        with engine(stub) as made:
+            assert len((made.proof().served or {})["canary"]) == 2
+        assert len(refused) == 3
+        stub.refuses = lambda body: busy(body, math.inf)
+        with pytest.raises(Incomplete, match=rf"HTTP {status} .*not now"), engine(stub, retry_seconds=0.3):
+            pass
+        for fails in (500, 502, 400):
+            stub.refuses = lambda body, status=fails: status * ("logprobs" in body)
+            with engine(stub) as made:
+                assert (made.proof().served or {})["canary"] == []
 
 
 def test_a_fingerprint_that_changes_stops_the_run() -> None:
@@ -296,6 +324,19 @@ def test_what_a_server_refuses_is_that_items_status() -> None:
         (one,) = made.answer(long, GREEDY)
         assert one.reason == "over_context"
     assert stub.questions == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Input length (5000 tokens) exceeds the maximum allowed length (4096 tokens)",
+        "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4090 `inputs` tokens and 24 `max_new_tokens`",
+        "This model's MAXIMUM CONTEXT LENGTH is 4096 tokens",
+    ],
+)
+def test_servers_have_many_sentences_for_what_is_too_long(said: str) -> None:
+    """SGLang's, text-generation-inference's and OpenAI's."""
+    assert wire.OVER_CONTEXT.search(said)
 
 
 def test_an_answer_that_the_server_broke_off_is_none() -> None:
@@ -356,6 +397,49 @@ def test_a_limit_that_a_gateway_has_is_refused() -> None:
         assert [one.reason for one in spoiled(full)] == ["over_context"] * 2
 
 
+@pytest.mark.parametrize("count", [{}, {"completion_tokens": 0}], ids=["no count", "a count of 0"])
+def test_a_limit_that_a_gateway_has_is_seen_in_the_text_where_nothing_is_counted(count: dict[str, int]) -> None:
+    """What was written is read back; an empty text, tool calls and a row of one sign may have been any number."""
+
+    def said(text: str, **more: Any) -> Any:
+        choice = {"index": 0, "text": text, "finish_reason": "length", **more}
+        return lambda data: {"choices": [choice], "system_fingerprint": data["system_fingerprint"], "usage": count}
+
+    def made(change: Any) -> list[Any]:
+        items = [dataclasses.replace(one, max_tokens=16) for one in texts(2)]
+        with served(answers(items), "no_usage", "unknown_fields") as stub, engine(stub) as one:
+            stub.spoil = change
+            return list(one.answer(items, GREEDY))
+
+    cut = encoder().decode(encoder().encode(" the answer is 7 and then some")[:9])
+    with pytest.raises(NotComparable, match=r"wrote 9 tokens where 16 were allowed: it has a limit of its own"):
+        made(said(cut))
+    whole = encoder().decode(encoder().encode(" the answer is 7 and then some more of it")[:13])
+    call = {"type": "function", "function": {"name": "f", "arguments": "{"}}
+    honest = [said(whole), said(""), said("\n" * 14), {"tool_calls": [call]}, {"truncated": True}]
+    for change in (one if callable(one) else said(cut, **one) for one in honest):
+        assert len(made(change)) == 2
+
+
+@pytest.mark.slow
+def test_no_answer_that_was_cut_at_its_limit_is_taken_for_one_cut_before(smollm2: Path) -> None:
+    """SmolLM2's recorded answers, cut after any number of tokens, are never too few of so many, stripped or not."""
+    talk = PromptEncoder(transformers.AutoTokenizer.from_pretrained(str(smollm2)))
+    ids = set()
+    for path in (ROOT / "results" / "tail-cpu" / "bf16").glob("*-1of1.jsonl"):
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        ids |= {tuple(one["response"]["token_ids"]) for one in lines if "token_ids" in one.get("response", {})}
+    assert len(ids) > 100
+    early = 0
+    for tokens in ids:
+        for most in range(1, min(len(tokens), 40) + 1):
+            for text in (talk.decode(tokens[:most]), talk.decode(tokens[:most]).strip()):
+                answer = wire.parse_answer({"choices": [{"text": text, "finish_reason": "length"}]})
+                assert server_probe.written(answer, most, talk) == most
+                early += server_probe.written(answer, 2 * most, talk) < 2 * most
+    assert early > 10_000  # and of half as many, nearly all are seen
+
+
 def endless(part: bytes, kind: str = "application/json", pause: float = 0.0) -> Any:
     """A reply without an end."""
     return lambda _: ({"Content-Type": kind}, iter(lambda: time.sleep(pause) or part, b""))
@@ -405,6 +489,35 @@ def test_a_path_that_never_answers_does_not_hold_a_run_up(monkeypatch: pytest.Mo
         assert time.monotonic() - started < 8  # of three that are asked for, none took its five seconds
 
 
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("page", ["/version", "/v1/models"])
+def test_what_a_server_says_of_itself_is_asked_for_until_it_does(page: str, status: int) -> None:
+    """A moment's trouble is no unknown version, which would refuse the other side for good."""
+    failed: list[int] = []
+    with served(answers([])) as stub:
+        stub.gets = lambda path: status if path == page and not failed and not failed.append(status) else 0
+        with engine(stub) as made:
+            found = made.proof().served or {}
+    assert (failed, found["version"], found["context_limit"]) == ([status], "1.2.3", 2048)
+
+
+def test_what_a_server_lacks_is_told_from_what_it_does_not_say_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page for a version or for models is a fact to record; a busy server, or one that is away, says nothing."""
+    monkeypatch.setattr(http_client, "PATIENCE", 0.1)
+    lacks = [("/version", status) for status in (400, 404, 405, 500, 501, 502, 503)]
+    for page, status in [*lacks, *(("/v1/models", status) for status in (400, 404, 405, 500, 501))]:
+        with served(answers([])) as stub:
+            stub.gets = lambda path, page=page, status=status: status * (path == page)
+            with engine(stub) as made:
+                found = made.proof().served or {}
+        assert (found["version"], found["context_limit"]) == (("", 2048) if page == "/version" else ("1.2.3", None))
+    for page, status in (("/version", 429), ("/v1/models", 429), ("/v1/models", 502), ("/v1/models", 503)):
+        with served(answers([])) as stub:
+            stub.gets = lambda path, page=page, status=status: status * (path == page)
+            with pytest.raises(Incomplete, match=rf"HTTP {status}.*same command again"):
+                engine(stub, retry_seconds=0.2).__enter__()
+
+
 def test_a_server_that_is_gone_ends_the_unit_as_incomplete() -> None:
     """64 requests in flight, and nobody listens: not one answer is made up, and it does not wait for ever."""
     items = texts(64)
@@ -415,6 +528,50 @@ def test_a_server_that_is_gone_ends_the_unit_as_incomplete() -> None:
         with pytest.raises(Incomplete, match=r"gave no answer in .*finished work is kept"):
             list(made.answer(items, GREEDY))
         assert time.monotonic() - started < 5
+
+
+ERROR = {"object": "error", "message": "overloaded", "code": 503}
+NO_COUNTS = {"prompt_tokens": 0, "completion_tokens": 0}
+
+
+@pytest.mark.parametrize("change", [ERROR, {"choices": []}, {"usage": None}, {"usage": NO_COUNTS}, {"usage": [1]}])
+def test_half_an_answer_is_asked_for_again(change: dict[str, Any]) -> None:
+    """One reply in hundreds without choices, or without the count that the others have, is a gateway's bad moment."""
+    items = texts()
+    plain, odd = asked(items), iter([change])
+    with served(answers(items)) as stub, engine(stub) as made:
+        stub.spoil = lambda data: next(odd, None) or data if change is ERROR else data | next(odd, {})
+        assert list(made.answer(items, GREEDY)) == plain
+    assert next(odd, None) is None
+
+
+def test_a_stream_without_its_count_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event with the usage is the last one, and is lost once."""
+    items, chunk, lost = texts(), Handler._chunk, iter([0, 0, 0, 1])
+
+    def losing(own: Handler, event: Any) -> None:
+        if "usage" not in event or not next(lost, 0):
+            chunk(own, event)
+
+    monkeypatch.setattr(Handler, "_chunk", losing)
+    with served(answers(items)) as stub, engine(stub, stream=True) as made:
+        assert [one.text for one in made.answer(items, GREEDY)] == [f" the answer is {n}"[:16] for n in range(6)]
+    assert next(lost, None) is None
+
+
+def test_a_moment_of_trouble_is_no_refusal_of_an_item_nor_is_an_empty_account() -> None:
+    """408, 409 and 425 are asked again; of 402 any other item would get the same, so that none is refused."""
+    items = texts()
+    plain = asked(items)
+    for status in (402, 408, 409, 425):
+        once = iter([status])
+        with served(answers(items)) as stub, engine(stub) as made:
+            stub.refuses = lambda _, once=once: next(once, 0)
+            if status == 402:
+                with pytest.raises(ModelError, match=r"HTTP 402: .*not now\. Top up .*same command again"):
+                    list(made.answer(items, GREEDY))
+            else:
+                assert list(made.answer(items, GREEDY)) == plain
 
 
 def test_wrong_keys_models_and_paths_are_messages_without_the_key() -> None:

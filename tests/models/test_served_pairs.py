@@ -38,6 +38,8 @@ def test_a_served_checkpoint_is_compared_without_counting_its_layers() -> None:
     check(proof("awq"))
     check(proof("awq"), quantization="awq")
     check(proof(flags={"max_model_len": 2048, "kv_cache_dtype": "fp8"}))
+    check(proof(canary=[]))
+    check_candidate(proof(canary=[-0.4]), proof("awq", canary=[-2.1]), Variant(name="small"))
     check_candidate(proof(hardware=""), proof("awq", hardware=""), Variant(name="small"))
     assert proof_from_json(to_json(proof("awq"))) == proof("awq")
 
@@ -55,6 +57,7 @@ def test_a_served_checkpoint_is_compared_without_counting_its_layers() -> None:
         ({"prompts": "text"}, "its prompts are sent as text"),
         ({"prompt_offset": 9}, "counts 9 tokens more than are sent in a prompt, and the baseline's 0"),
         ({"hardware": "a CPU"}, "it runs on a CPU and the baseline on a GPU"),
+        ({"canary": [-0.4, -2.1]}, "its server shows some log-probabilities of its answers and the baseline's no"),
     ],
 )
 def test_what_changes_answers_must_be_equal_or_the_question(changes: dict[str, Any], said: str) -> None:
