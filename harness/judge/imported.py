@@ -113,17 +113,18 @@ def _in_words(side: Outcomes, several: float) -> Iterator[Told]:
 def _parts(told: object) -> Iterator[str]:
     """Give the answers of a cell: the text that it is, or all that it lists, as JSON or as Python writes lists."""
     if isinstance(told, str) and _LISTED.match(told):
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            told = json.loads(told)
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            told = ast.literal_eval(told) if isinstance(told, str) else told
-    if isinstance(told, dict):
-        told = [told[key] for key in ("text", "content") if key in told][:1] or [*told.values()]
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+                yield from _parts(json.loads(json.dumps(read(told))))  # tuples are lists, and what no JSON is a text
+                return
+    if isinstance(told, dict):  # a part, such as a message or a thought; or the epochs
+        known = [told[key] for key in ("text", "content") if key in told][:1]
+        told = known or [one for one in told.values() if isinstance(one, list)]
     if isinstance(told, list):
         for one in told:
             yield from _parts(one)
     else:
-        yield "" if told in {None, "none"} else str(told)
+        yield "" if told is None or told == "none" else str(told)
 
 
 def _related(index: compare.Index, side: Outcomes, found: Comparison) -> Comparison:

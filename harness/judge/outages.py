@@ -13,11 +13,12 @@ from harness.suite.tail.text import refusal
 
 _LEAST, _IN_TASK, _SHORTEST = 5, 20, 12  # of an error in words: answers that are nothing else, and characters if any
 _COSTS, _SHARE, _TIMES = 3.0, 0.125, (0.35, 1.0)  # the least that it costs: items and a share, or times what is right
+_GRADE = 0.5  # below which the lowest score of an error may be a judge's lowest grade
 _NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens and seconds that it took
 _CODE = r"[a-fA-F-]{0,36}\d[0-9a-fA-F-]*"  # the same in a text of one word
 ERROR = "which looks like an error of its server: counted as unanswered"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
-_NOTHING, _CERTAIN = (  # words for it, or signs alone; and what no model writes
+_NOTHING, CERTAIN = (  # words for it, or signs alone; and what no model writes
     re.compile(Path(__file__).with_name(name).read_text("utf-8")) for name in ("nothing.txt", "certain.txt")
 )
 
@@ -64,16 +65,17 @@ def _words(text: str) -> str | None:
     words = re.sub(_NUMBER if " " in text else _CODE, "...", text)
     nothing = _NOTHING.fullmatch(words if re.search("[a-zA-Z]", words) else text)  # a number is an answer
     spoken = len(words) < _SHORTEST or _SPEAKS.search(text) is not None
-    return None if spoken and not nothing and not _CERTAIN.match(text) else words
+    return None if spoken and not nothing and not CERTAIN.match(text) else words
 
 
 def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, list[float]], least: int) -> bool:
     """Whether a text, `same` on the first side and `theirs` on another, is an error. scores: that side's, by item."""
-    certain, several = _CERTAIN.match(same[0].text), not all(one.alone for one in same)
-    right = math.fsum(one.score if one.alone else math.floor(one.score) for one in same)
-    if certain and (several or not right):
+    own, known, lowest = {one.item for one in same}, {one.item for one in theirs}, min(one.score for one in same)
+    alone = [one.score - lowest * (lowest < _GRADE) if one.alone else math.floor(one.score) for one in same]
+    right = math.fsum(score for one, score in zip(same, alone, strict=True) if one.item not in known)
+    certain, several = CERTAIN.match(same[0].text), not all(one.alone for one in same)
+    if certain and (several or not math.fsum(alone)):
         return len(same) >= least
-    own, known = {one.item for one in same}, {one.item for one in theirs}
     gains = [fmean(scores.get(one.item) or [one.score]) - one.score for one in same if one.item not in known]
     there, gained, clear = len(known - own), math.fsum(gains), 4.0 * math.hypot(*gains)
     more = right * _TIMES[len({one.text for one in same}) > 1]  # the numbers in a text may be what is right

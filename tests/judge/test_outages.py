@@ -42,6 +42,7 @@ def _down(at: int, share: int = 12) -> bool:
         ("error", "KeyError: 'choices'", ""),
         ("error", {"code": 503, "message": "temporarily down"}, None),
         ("exception", "ReadError", ""),
+        ("error", "JSONDecodeError: Expecting value: line 1 column 1 (char 0)", ""),
     ],
 )
 @pytest.mark.parametrize("right", [0.0, 0.4])
@@ -203,3 +204,68 @@ def test_a_fixed_wrong_answer_in_other_words_is_no_outage(tmp_path):
             yield {"item": at, "score": 0.0 if lost else one, "response": words if lost else _say(side, at)}
 
     assert compared(*_pair(tmp_path, lines)) == 0
+
+
+@pytest.mark.parametrize("failing", [0.1, 0.3])
+def test_errors_of_programs_hide_no_errors_of_the_server(tmp_path, failing):
+    """Both are in one column, without the answers; a better candidate, whose programs fail less often, passes."""
+    chance = random.Random(12)
+    base = [float(chance.random() >= failing) for _ in range(COUNT)]
+
+    def lines(side, *, down=True, gain=0.0, loss=0.08):
+        for at, one in enumerate(base):
+            off = down and side == "a" and _down(at, 10)
+            score = one if side == "a" else float(chance.random() >= loss if one else chance.random() < gain)
+            said = "APIConnectionError: Connection error." if off else "" if score else "AssertionError: 3 != 4"
+            yield {"item": at, "score": 0.0 if off else score, "error": said}
+
+    assert compared(*_pair(tmp_path, lines)) == 4
+    (tmp_path / "well").mkdir()
+    assert compared(*_pair(tmp_path / "well", lambda side: lines(side, down=False, gain=0.2, loss=0.01))) == 0
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_empty_texts_that_are_often_right_hide_no_empty_answers_of_an_outage(tmp_path, share):
+    """A tool call has no text: what both sides answer so says nothing of those that the baseline alone does."""
+    base, worse = _scores(13, 0.1)
+
+    def lines(side, *, down=True):
+        for at, (was, now) in enumerate(zip(base, worse, strict=True)):
+            call, off = (at * 53) % 100 < 100 * share, down and side == "a" and _down(at)
+            one = was if side == "a" else now if down else was
+            yield {"item": at, "score": 0.0 if off else one, "response": "" if call or off else _say(side, at)}
+
+    assert compared(*_pair(tmp_path, lines)) == 4
+    (tmp_path / "well").mkdir()
+    assert compared(*_pair(tmp_path / "well", lambda side: lines(side, down=False))) == 0
+
+
+@pytest.mark.parametrize("thought", [{"reasoning": ""}, {"reasoning": "so", "signature": None}])
+def test_parts_of_a_message_without_a_text_are_no_empty_answers(tmp_path, thought):
+    """Thoughts that a provider keeps to itself hide no empty answers, and fewer of them on one side are no outage."""
+    base, worse = _scores(14, 0.1)
+    for down in (True, False):
+        sides = []
+        for side, scores in (("a", base), ("b", worse if down else base)):
+            lost = [down and side == "a" and _down(at) for at in range(COUNT)]
+            path = inspect_log(
+                tmp_path / f"{side}{down}.json", [[0.0 if off else one] for off, one in zip(lost, scores, strict=True)]
+            )
+            log = json.loads(path.read_text())
+            for at, (sample, off) in enumerate(zip(log["samples"], lost, strict=True)):
+                told = [{"type": "text", "text": "" if off else _say(side, at)}]
+                if side == "a" or at % 40:
+                    told.insert(0, {"type": "reasoning", **thought})
+                sample["output"] = {"choices": [{"message": {"role": "assistant", "content": told}}]}
+            path.write_text(json.dumps(log))
+            sides.append(path)
+        assert compared(*sides) == (4 if down else 0)
+
+
+@pytest.mark.parametrize("cell", ["['a', ('b', ['c'])]", f"[0x{'f' * 6000}]", "[" * 20_000 + '"', "[{1, 2}, b'x']"])
+def test_a_cell_that_is_no_list_of_answers_is_a_text(tmp_path, cell):
+    """However much it looks like one: it stops nothing."""
+    base, _ = _scores(15, 0.0)
+    lines = [{"item": at, "score": one, "response": cell if not at else f"jar {at}"} for at, one in enumerate(base)]
+    sides = [jsonl(tmp_path / "a.jsonl", lines), jsonl(tmp_path / "b.jsonl", [one | {"x": 1} for one in lines])]
+    assert compared(*sides, "--allow-identical") == 0

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.json_text import json_objects, not_utf8
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, check_one_model, dig
+from harness.judge.outages import CERTAIN
 from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
 from harness.suite.chance import guessing
 
@@ -112,7 +113,8 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
                 told = json.dumps([one[at]]) if re.search(r"\d", column) else one[at]  # `response_1`: one of several
                 found[item].add((told, _LIKELY.search(column) is not None and "." in one[at]))
             elif fault := _FAULT.fullmatch(f"{states[column]}: {one[at]}"):  # failures count together
-                found[item].add((f"({column}: {'a failure' if fault['failed'] else one[at]})", False))
+                how = f"a failure{' of its server' * bool(CERTAIN.match(one[at]))}" if fault["failed"] else one[at]
+                found[item].add((f"({column}: {how})", False))
     return found
 
 
