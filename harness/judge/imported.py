@@ -23,7 +23,7 @@ from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
 from harness.judge.importers.json_text import below
 from harness.judge.importers.tables import questions, sources
-from harness.judge.outages import ERROR, Told, outages
+from harness.judge.outages import ERROR, FAILURE, Told, outages
 from harness.judge.outcomes import Outcomes, Said, joined, listed
 from harness.judge.rules import Rules
 from harness.judge.summaries import Comparison
@@ -38,7 +38,6 @@ _UNRELATED = (
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
 _GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
 _LISTED = re.compile(r"""\[\s*(["'\[{]|null\b|None\b)|\{"\d+":""")  # how a cell of answers begins
-_FAULT = re.compile(r"\(\w+: .*\)")  # what a table says of a failure, which two sides may share
 _MOMENT = re.compile(r"T\d\d-\d\d-\d\d\.\d{4,6}\.[jp]")  # in a file's name: no other run begins in that microsecond
 _LONG, _IN_ALL = 100, 50_000  # characters of a long answer, and of so many: another build writes some word differently
 
@@ -191,7 +190,7 @@ def _repeated(base: Outcomes, side: Outcomes, *, whole: bool) -> Iterator[tuple[
             rows = np.flatnonzero(codes == part)
             told = told or sorted((base.said(), side.said()), key=lambda one: max(map(len, one.values()), default=0))
             few, many = ([one.get(base.items[at], set()) for at in own[rows] if told[0]] for one in told)
-            said, at = {one for one in set[Said]().union(*few) if not _FAULT.fullmatch(one[0])}, own[rows[0]]
+            said, at = {one for one in set[Said]().union(*few) if not FAILURE.fullmatch(one[0])}, own[rows[0]]
             graded = np.unique(scores[rows]).size >= (_GRADES_IN_PART if level else _GRADES)
             files = [Path(one.sources.get(base.slice[at], ("",))[0]).resolve().name for one in (base, side)]
             same = said and level == 1 and files[0] == files[1] and _MOMENT.search(files[0]) is not None

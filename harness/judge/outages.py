@@ -12,12 +12,14 @@ from harness.records import Generation, Scored
 from harness.suite.tail.text import refusal
 
 _LEAST, _IN_TASK, _SHORTEST = 5, 20, 12  # of an error in words: answers that are nothing else, and characters if any
-_COSTS, _SHARE, _TIMES = 3.0, 0.125, (0.35, 1.0)  # the least that it costs: items and a share, or times what is right
+_COSTS, _SHARE = 3.0, 0.125  # the least that an error costs which is never right: items, and a share of its own
+_ONE_TEXT, _SEVERAL_TEXTS = 0.35, 1.0  # the same of one that is right at times, times that; numbers may be answers
 _GRADE = 0.5  # below which the lowest score of an error may be a judge's lowest grade
 _NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens and seconds that it took
 _CODE = r"[a-fA-F-]{0,36}\d[0-9a-fA-F-]*"  # the same in a text of one word
 ERROR = "which looks like an error of its server: counted as unanswered"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
+FAILURE = re.compile(r"\([^():\n]+: .*\)", re.DOTALL)  # how importers write that an answer failed: `(status: timeout)`
 _NOTHING, CERTAIN = (  # words for it, or signs alone; and what no model writes
     re.compile(Path(__file__).with_name(name).read_text("utf-8")) for name in ("nothing.txt", "certain.txt")
 )
@@ -37,9 +39,9 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> dict[s
 
     tasks: item to its task. Definition, own: a whole answer, empty, a word for nothing or words with any numbers, that
     comes `_LEAST` times or more, or `_IN_TASK` in one task, where another side does not give it, clearly more often
-    than the other way round, and that costs: that side scores clearly more there. Clearly is by four standard errors.
-    What is never right need not cost if it is empty or a word for nothing, and may come on both sides if no model
-    writes it.
+    than the other way round, and that costs: that side scores clearly more there. Clearly is by four standard errors,
+    of two counts about six roots of the smaller. What is never right need not cost if it is empty, a word for nothing
+    or a mark of a failure, and may come on both sides if no model writes it.
     """
     found: list[dict[tuple[str, str], list[Told]]] = []
     scores: list[dict[str, list[float]]] = []
@@ -65,23 +67,27 @@ def _words(text: str) -> str | None:
     words = re.sub(_NUMBER if " " in text else _CODE, "...", text)
     nothing = _NOTHING.fullmatch(words if re.search("[a-zA-Z]", words) else text)  # a number is an answer
     spoken = len(words) < _SHORTEST or _SPEAKS.search(text) is not None
-    return None if spoken and not nothing and not CERTAIN.match(text) else words
+    return words if nothing or not spoken or CERTAIN.match(text) or FAILURE.fullmatch(text) else None
 
 
 def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, list[float]], least: int) -> bool:
     """Whether a text, `same` on the first side and `theirs` on another, is an error. scores: that side's, by item."""
-    own, known, lowest = {one.item for one in same}, {one.item for one in theirs}, min(one.score for one in same)
-    alone = [one.score - lowest * (lowest < _GRADE) if one.alone else math.floor(one.score) for one in same]
-    right = math.fsum(score for one, score in zip(same, alone, strict=True) if one.item not in known)
-    certain, several = CERTAIN.match(same[0].text), not all(one.alone for one in same)
-    if certain and (several or not math.fsum(alone)):
+    own, known, first = {one.item for one in same}, {one.item for one in theirs}, same[0].text
+    lowest, several = min(one.score for one in same), not all(one.alone for one in same)
+    grade = lowest if lowest < _GRADE else 0.0
+    right = [one.score - grade if one.alone else math.floor(one.score) for one in same]
+    if CERTAIN.match(first) and (several or not math.fsum(right)):
         return len(same) >= least
-    gains = [fmean(scores.get(one.item) or [one.score]) - one.score for one in same if one.item not in known]
-    there, gained, clear = len(known - own), math.fsum(gains), 4.0 * math.hypot(*gains)
-    more = right * _TIMES[len({one.text for one in same}) > 1]  # the numbers in a text may be what is right
-    costs = gained > max(clear, more) or (not right and gained >= _COSTS + _SHARE * len(gains))
-    costs = costs or ((several or not right) and _NOTHING.fullmatch(same[0].text) is not None)
-    return costs and len(gains) >= there + 6.0 * math.sqrt(there) + least
+    here = [(one, score) for one, score in zip(same, right, strict=True) if one.item not in known]
+    gains = [fmean(scores.get(one.item) or [one.score]) - one.score for one, _ in here]
+    there, gained, kept = len(known - own), math.fsum(gains), math.fsum(score for _, score in here)
+    if len(here) < there + 6.0 * math.sqrt(there) + least:
+        return False
+    if (several or not kept) and (_NOTHING.fullmatch(first) or FAILURE.fullmatch(first)):
+        return True
+    times = _SEVERAL_TEXTS if len({one.text for one in same}) > 1 else _ONE_TEXT
+    costs = gained > max(4.0 * math.hypot(*gains), times * kept)
+    return costs or (not kept and gained >= _COSTS + _SHARE * len(here))
 
 
 def in_words(scored: Iterable[Scored]) -> Iterator[Told]:

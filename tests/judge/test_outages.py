@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from written import compared, inspect_log, jsonl, lm_eval_sample, samples_of
 
 COUNT, WORDS = 1000, ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "hazel", "ivory", "jolly", "kayak")
@@ -60,6 +62,26 @@ def test_answers_that_the_file_marks_as_failed_hide_no_loss_though_some_are_righ
     assert compared(*_pair(tmp_path, lines)) == 4
     (tmp_path / "both").mkdir()
     assert compared(*_pair(tmp_path / "both", lambda side: lines(side, failing="ab"))) != 4
+
+
+def test_a_mark_in_a_nested_column_need_not_cost(tmp_path):
+    """It is named by its path, and the candidate may have lost the same items."""
+    base, _ = _scores(16, 0.0)
+    paths = []
+    for side in "ab":
+        rows = [
+            {"item": at, "score": 0.0 if _down(at, 8) else one}
+            | {
+                "response": {
+                    "text": _say(side, at),
+                    "finish_reason": "length" if side == "a" and _down(at, 8) else "stop",
+                }
+            }
+            for at, one in enumerate(base)
+        ]
+        parquet.write_table(pa.Table.from_pylist(rows), path := tmp_path / f"{side}.parquet")
+        paths.append(path)
+    assert compared(*paths) == 4
 
 
 def test_a_limit_that_cuts_every_answer_of_the_baseline_hides_no_loss(tmp_path):
