@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +22,7 @@ from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
 from harness.judge.importers.json_text import below
 from harness.judge.importers.tables import questions, sources
-from harness.judge.outages import ERROR, FAILURE, Told, outages
+from harness.judge.outages import FAILURE, Told, outages
 from harness.judge.outcomes import Outcomes, Said, joined, listed
 from harness.judge.rules import Rules
 from harness.judge.summaries import Comparison
@@ -71,15 +70,14 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
             base, *judged = [replace(one, fingerprint=own) for one, own in zip((base, *judged), told, strict=True)]
     several = 1 if reading.repeats == "mean" else 2 if set(used) != {"table"} else math.inf
     tasks = {item: base.slice[at] for at, item in enumerate(base.items)} if base.said() else {}
-    errors = outages((_in_words(one, several) for one in (base, *judged)), tasks) if tasks else {}
-    if errors:
-        base = replace(base, score=np.where([one in errors for one in base.items], math.nan, base.score))
+    found = outages((_in_words(one, several) for one in (base, *judged)) if tasks else (), tasks)
+    if found.errors:
+        base = replace(base, score=np.where([one in found.errors for one in base.items], math.nan, base.score))
     review = _related if options["chance"] is None else None
     material = compare.compare(base, judged, rules, allow_unmatched=options["allow_unmatched"], review=review)
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
-    counts, order = Counter(errors.values()).items(), [name for name, _ in named]
-    said = [f"{base.name} answered {count} items with {text[:200]!r}, {ERROR}" for text, count in counts]
-    return gate.judge(material, rules, not_judged=same, order=order, warnings=tuple(said), provenance=provenance)
+    order, said = [name for name, _ in named], tuple(found.warnings(base.name))
+    return gate.judge(material, rules, not_judged=same, order=order, warnings=said, provenance=provenance)
 
 
 def _named(candidates: Sequence[str]) -> list[tuple[str, Path]]:

@@ -14,7 +14,7 @@ from harness.config.schema import Variant
 from harness.errors import Incomplete, NotComparable, StoreError, UsageError
 from harness.judge import choice_probability, compare, gate
 from harness.judge.layers import LEFT_OUT, Layering, layering
-from harness.judge.outages import ERROR, in_words, outages
+from harness.judge.outages import in_words, outages
 from harness.judge.outcomes import Outcomes, build, fingerprint
 from harness.judge.rules import Place, Rules, by_stratum, read_policy
 from harness.judge.signals import Signal, blind_strata, blind_to_cache, control_items, signals, unusable_strata
@@ -228,8 +228,8 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     failed = refused | {name: " ".join(run.failures[name]) for name in names if name in run.failures}
     sides = {name: _outcomes(run, name, unasked=left_out) for name in names if name not in failed}
     told, tasks = map(in_words, map(run.of, (base, *sides))), {item.id: item.slice for item in run.items}
-    errors = outages(told, tasks) if run.experiment.baseline.engine.served else {}
-    baseline = _outcomes(run, base, unasked=errors)
+    found = outages(told if run.experiment.baseline.engine.served else (), tasks)
+    baseline = _outcomes(run, base, unasked=found.errors)
     if baseline is None or None in sides.values():
         raise Incomplete(f"{run.directory.path}: there are no answers: run `quantcliff run` again")
     hidden = left_out if layers and execution.control and run.of(CONTROL) else frozenset()
@@ -250,7 +250,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
         events=_events(run, asked, rules.policy.latency),
         quantities={name: judged_quantities(asked[name], run.of(base), run.of(name), rules) for name in sides},
         proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
-        warnings=_warnings(run, errors),
+        warnings=(*found.warnings(base), *_warnings(run)),
         provenance=_provenance(run),
     )
 
@@ -288,10 +288,9 @@ def _right(run: RunRecord, variant: str) -> dict[str, float]:
     return {one.item_id: one.choice_probability for one in run.of(variant) if one.choice_probability is not None}
 
 
-def _warnings(run: RunRecord, errors: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what a reader must know before believing anything. errors: see `outages`."""
-    name, counts = run.experiment.baseline.name, Counter(errors.values())
-    found = [f"{name} answered {count} items with {text[:200]!r}, {ERROR}" for text, count in counts.items()]
+def _warnings(run: RunRecord) -> tuple[str, ...]:
+    """Return what a reader must know before believing anything."""
+    found = list[str]()
     if run.experiment.execution.rehearsal is not None:
         found.append("This is a rehearsal: the answers were made up and no model was measured.")
     if run.experiment.execution.cross_engine:

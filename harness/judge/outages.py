@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +17,8 @@ _ONE_TEXT, _SEVERAL_TEXTS = 0.35, 1.0  # the same of one that is right at times,
 _GRADE = 0.5  # below which the lowest score of an error may be a judge's lowest grade
 _NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens and seconds that it took
 _CODE = r"[a-fA-F-]{0,36}\d[0-9a-fA-F-]*"  # the same in a text of one word
-ERROR = "which looks like an error of its server: counted as unanswered"
+_ERROR = "which looks like an error of its server: counted as unanswered"
+_DOUBT = "never right, and hardly given by another side: if that is an error of its server, it hides losses, so look"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
 FAILURE = re.compile(r"\([^():\n]+: .*\)", re.DOTALL)  # how importers write that an answer failed: `(status: timeout)`
 _NOTHING, CERTAIN = (  # words for it, or signs alone; and what no model writes
@@ -34,14 +35,28 @@ class Told(NamedTuple):
     alone: bool = True  # whether the score is of this answer, not of several
 
 
-def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> dict[str, str]:
-    """Give each item that the first side's server answered with an error, as the text of its answer, to that text.
+class Outages(NamedTuple):
+    """Items that a side's server answered with an error, to its text, and those of which that is not certain."""
+
+    errors: dict[str, str]
+    doubtful: dict[str, str]
+
+    def warnings(self, name: str) -> list[str]:
+        """Say what that side answered, and how often."""
+        told = [(*one, _ERROR) for one in Counter(self.errors.values()).items()]
+        told += [(*one, _DOUBT) for one in Counter(self.doubtful.values()).items()]
+        return [f"{name} answered {count} items with {text[:200]!r}, {what}" for text, count, what in told]
+
+
+def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outages:
+    """Find the items that the first side's server answered with an error, as the text of its answer.
 
     tasks: item to its task. Definition, own: a whole answer, empty, a word for nothing or words with any numbers, that
     comes `_LEAST` times or more, or `_IN_TASK` in one task, where another side does not give it, clearly more often
     than the other way round, and that costs: that side scores clearly more there. Clearly is by four standard errors,
     of two counts about six roots of the smaller. What is never right need not cost if it is empty, a word for nothing
-    or a mark of a failure, and may come on both sides if no model writes it.
+    or a mark of a failure, and may come on both sides if no model writes it. Other words that are never right and do
+    not cost are doubtful.
     """
     found: list[dict[tuple[str, str], list[Told]]] = []
     scores: list[dict[str, list[float]]] = []
@@ -53,13 +68,15 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> dict[s
             if (words := _words(one.text)) is not None:
                 for task in {"", tasks.get(one.item, "")}:
                     found[-1][task, words].append(one)
-    errors = dict[str, str]()
-    for (task, text), same in found[0].items():
+    sure, doubtful = dict[str, str](), dict[str, str]()
+    for (task, text), same in found[0].items() if found else ():
         texts = {one.text for one in same}
         least, others = _IN_TASK if task else _LEAST, zip(found[1:], scores[1:], strict=True)
-        if not refusal(text) and any(_is_outage(same, told.get((task, text), ()), own, least) for told, own in others):
-            errors |= dict.fromkeys((one.item for one in same), text if len(texts) > 1 else min(texts))
-    return errors
+        kinds = {_is_outage(same, told.get((task, text), ()), own, least) for told, own in others}
+        if kinds - {False}:
+            to = sure if True in kinds and not refusal(text) else doubtful
+            to |= dict.fromkeys((one.item for one in same), text if len(texts) > 1 else min(texts))
+    return Outages(sure, {item: text for item, text in doubtful.items() if item not in sure})
 
 
 def _words(text: str) -> str | None:
@@ -70,8 +87,11 @@ def _words(text: str) -> str | None:
     return words if nothing or not spoken or CERTAIN.match(text) or FAILURE.fullmatch(text) else None
 
 
-def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, list[float]], least: int) -> bool:
-    """Whether a text, `same` on the first side and `theirs` on another, is an error. scores: that side's, by item."""
+def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, list[float]], least: int) -> bool | None:
+    """Whether a text, `same` on the first side and `theirs` on another, is an error. scores: that side's, by item.
+
+    None if that is doubtful.
+    """
     own, known, first = {one.item for one in same}, {one.item for one in theirs}, same[0].text
     lowest, several = min(one.score for one in same), not all(one.alone for one in same)
     grade = lowest if lowest < _GRADE else 0.0
@@ -87,7 +107,7 @@ def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, li
         return True
     times = _SEVERAL_TEXTS if len({one.text for one in same}) > 1 else _ONE_TEXT
     costs = gained > max(4.0 * math.hypot(*gains), times * kept)
-    return costs or (not kept and gained >= _COSTS + _SHARE * len(here))
+    return costs or (not kept and gained >= _COSTS + _SHARE * len(here)) or (False if kept else None)
 
 
 def in_words(scored: Iterable[Scored]) -> Iterator[Told]:

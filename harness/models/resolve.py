@@ -80,14 +80,9 @@ def _from_hub(model: str, revision: str | None) -> Path:
         folder = fetched("*.safetensors")
         return folder if any(folder.glob("*.safetensors")) else fetched("*.bin")
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise NoSuchModel(_hub_message(model, revision, error)) from error
-
-
-def _hub_message(model: str, revision: str | None, error: Exception) -> str:
-    local = Path(model)
-    also = _near(local) if "/" in model and local.parent.is_dir() else ""
-    said = next(_HUB_ERRORS[one.__name__] for one in type(error).__mro__ if one.__name__ in _HUB_ERRORS)
-    return f"model {model!r}: {said.format(model=model, revision=revision, also=also)}"
+        also = _near(Path(model)) if "/" in model and Path(model).parent.is_dir() else ""
+        said = next(_HUB_ERRORS[one.__name__] for one in type(error).__mro__ if one.__name__ in _HUB_ERRORS)
+        raise NoSuchModel(f"model {model!r}: {said.format(model=model, revision=revision, also=also)}") from error
 
 
 def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:

@@ -57,7 +57,8 @@ def write_slurm(cluster: Cluster, directory: Path, options: tuple[str, str]) -> 
         (paths[1], "judge.log", options[1], judged),
     ):
         script = _Script(Path(__file__).with_name(path.name).read_text(encoding="utf-8"))
-        own = {"log": f'"{logs}/{log}"', "options": _options(words), "command": command}
+        lines = [f"#SBATCH {one}" for one in (f'--chdir="{Path.cwd()}"', *shlex.split(words))]
+        own = {"log": f'"{logs}/{log}"', "options": "\n".join(lines), "command": command}
         atomic_write(path, script.substitute(common, **own))
     for earlier in (*folder.glob("*of*.json"), directory / "verdict.json"):  # of a run that may be another
         earlier.unlink(missing_ok=True)
@@ -106,11 +107,6 @@ def _job(process: subprocess.Popen[str], script: Path) -> str:
         remedy = "change --shards, --shard-options or --judge-options"
         raise UsageError(f"sbatch did not take {script}, see above: {remedy}")
     return job
-
-
-def _options(words: str) -> str:
-    """Return words of sbatch as lines of a script, with the folder in which a config's paths are found."""
-    return "\n".join(f"#SBATCH {one}" for one in [f'--chdir="{Path.cwd()}"', *shlex.split(words)])
 
 
 def _command(*words: str) -> str:

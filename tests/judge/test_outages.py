@@ -228,6 +228,22 @@ def test_a_fixed_wrong_answer_in_other_words_is_no_outage(tmp_path):
     assert compared(*_pair(tmp_path, lines)) == 0
 
 
+@pytest.mark.parametrize("alike", [False, True])
+def test_words_that_are_never_right_and_cost_nothing_are_named(tmp_path, capsys, alike):
+    """The baseline's server may have failed on long prompts, which the candidate cannot answer: nobody else can tell."""
+    base, worse = _scores(13, 0.07)
+
+    def lines(side):
+        for at, one in enumerate(base if side == "a" else worse):
+            long = _down(at)
+            says = "Something went wrong." if long and (alike or side == "a") else _say(side, at)
+            yield {"item": at, "score": 0.0 if long else one, "response": says}
+
+    compared(*_pair(tmp_path, lines), "--json")
+    named = [one for one in json.loads(capsys.readouterr().out)["warnings"] if "'Something went wrong.'" in one]
+    assert [one.partition(" with ")[0] for one in named] == ([] if alike else ["baseline answered 120 items"])
+
+
 @pytest.mark.parametrize("failing", [0.1, 0.3])
 def test_errors_of_programs_hide_no_errors_of_the_server(tmp_path, failing):
     """Both are in one column, without the answers; a better candidate, whose programs fail less often, passes."""

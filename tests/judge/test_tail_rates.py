@@ -384,7 +384,7 @@ def _said(texts: list[str], *, score: float = 0.0, finish: Any = "eos", **signs:
 
 
 def _errors(sides: list[list[Scored]], places: dict[str, str] | None = None) -> dict[str, str]:
-    return outages(map(in_words, sides), places or {})
+    return outages(map(in_words, sides), places or {}).errors
 
 
 def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidates() -> None:

@@ -83,18 +83,14 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     rows.clusters = columns[options.cluster].labels() if options.cluster else None
     rows.weights = numbers(options.weight) if options.weight else None
     if right and options.chance is None:
-        rows.chances = _guesses(rows.slices, columns[right[0]].labels())
+        own, codes = columns[right[0]].labels(), slices.codes
+        guess = [guessing([own.names[at] for at in own.codes[codes == one]]) for one in range(len(slices.names))]
+        rows.chances = [guess[code] for code in codes]  # by the right answers of the row's slice
     told = {one: {*columns[one].labels().names} - {"none"} for one in how}
     check_one_model(path, ({key: one} for key, own in told.items() if key.lower() in _MADE for one in own))
     rows.settings = {one: listed(own, 9) for one, own in told.items() if len(own) <= _MOST.get(one.lower(), 9)}
     rows.said = functools.partial(_answers, path, options)
     return rows.outcomes(name)
-
-
-def _guesses(slices: Labels, right: Labels) -> list[float]:
-    """Return what guessing scores in each row's slice, by the right answers."""
-    found = [guessing([right.names[at] for at in right.codes[slices.codes == one]]) for one in range(len(slices.names))]
-    return [found[code] for code in slices.codes]
 
 
 def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:

@@ -23,13 +23,8 @@ def _found(judgement: Judgement) -> tuple[list[_Found], list[_Found]]:
     found = grouped(((one.slice, one.stratum), (name, one)) for name, one in every)
     parts: tuple[list[_Found], list[_Found]] = ([], [])
     for own in found.values():
-        parts[all(_quiet(one) for _, one in own)].append(own)
+        parts[all(one.verdict == "no_signal" and not one.lost and not one.gained for _, one in own)].append(own)
     return parts
-
-
-def _quiet(one: StratumVerdict) -> bool:
-    """Return whether a stratum has no signal and nothing flipped on either side."""
-    return one.verdict == "no_signal" and not one.lost and not one.gained
 
 
 def _quiet_note(count: int) -> str:
