@@ -160,6 +160,13 @@ class Policy(Strict):
     """With looks, what each may spend of alpha: ``obrien-fleming``, ``hwang-shih-decani:GAMMA`` or ``power:RHO``."""
     advisory: tuple[str, ...] = ()  # globs over ``slice/stratum`` that are shown but do not decide
 
+    @field_validator("latency")
+    @classmethod
+    def _in_seconds(cls, value: dict[str, float]) -> dict[str, float]:
+        if value.get("slow_tokens", 0.0) > 5.0:  # noqa: PLR2004 - more was meant as milliseconds
+            raise ValueError("slow_tokens: seconds for each further token, such as 0.1, and at most 5")
+        return value
+
 
 class ThinkingMarks(Strict):
     """What opens and closes a block of thinking."""

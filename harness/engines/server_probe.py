@@ -14,7 +14,7 @@ from harness.engines.wire import METHODS, Answer, RequestForm, logprob_request, 
 from harness.errors import ModelError, NonFinite, NotComparable, RunError
 from harness.records import Settings
 
-PROBE = "One, two, three, four, five, six, seven,"
+PROBE = "Count to one hundred in words: one, two, three, four, five, six, seven,"  # no chat model stops at once
 ANSWER_TOKENS = 4  # tokens that the answer to it may have
 CANARY = "The old lighthouse keeper opened the letter, and"  # has many likely continuations
 CANARY_TOKENS = 16  # tokens of its continuation that are looked at

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -288,21 +288,19 @@ def _right(run: RunRecord, variant: str) -> dict[str, float]:
     return {one.item_id: one.choice_probability for one in run.of(variant) if one.choice_probability is not None}
 
 
-def _warnings(run: RunRecord) -> tuple[str, ...]:
-    """Return what a reader must know before believing anything."""
-    found = list[str]()
+def _warnings(run: RunRecord) -> Iterator[str]:
+    """Give what a reader must know before believing anything."""
     if run.experiment.execution.rehearsal is not None:
-        found.append("This is a rehearsal: the answers were made up and no model was measured.")
+        yield "This is a rehearsal: the answers were made up and no model was measured."
     if run.experiment.execution.cross_engine:
-        found.append(cross_engine_note(run.experiment))
+        yield cross_engine_note(run.experiment)
     blind = ", ".join("/".join(place) for place in sorted(blind_to_cache(run.items)))
     for candidate in run.experiment.candidates:
         if blind and candidate.kv_cache != run.experiment.baseline.kv_cache:
-            found.append(f"{candidate.name} has another KV cache, to which these strata are blind: {blind}.")
+            yield f"{candidate.name} has another KV cache, to which these strata are blind: {blind}."
         if seen := run.calibrated.get(candidate.name, {}).get("items"):
             text = f"was calibrated on texts that share a passage with {len(seen)} items ({seen[0]} ...)"
-            found.append(f"{candidate.name} {text}: its scores there flatter it.")
-    return tuple(found)
+            yield f"{candidate.name} {text}: its scores there flatter it."
 
 
 def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:

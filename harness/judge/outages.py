@@ -88,10 +88,7 @@ def _words(text: str) -> str | None:
 
 
 def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, list[float]], least: int) -> bool | None:
-    """Whether a text, `same` on the first side and `theirs` on another, is an error. scores: that side's, by item.
-
-    None if that is doubtful.
-    """
+    """Whether a text, `same` on one side and `theirs` on another, is an error; None: perhaps. scores: that side's."""
     own, known, first = {one.item for one in same}, {one.item for one in theirs}, same[0].text
     lowest, several = min(one.score for one in same), not all(one.alone for one in same)
     grade = lowest if lowest < _GRADE else 0.0

@@ -230,7 +230,7 @@ def test_a_fixed_wrong_answer_in_other_words_is_no_outage(tmp_path):
 
 @pytest.mark.parametrize("alike", [False, True])
 def test_words_that_are_never_right_and_cost_nothing_are_named(tmp_path, capsys, alike):
-    """The baseline's server may have failed on long prompts, which the candidate cannot answer: nobody else can tell."""
+    """The baseline's server may have failed on long prompts, which the candidate cannot answer: a reader can tell."""
     base, worse = _scores(13, 0.07)
 
     def lines(side):

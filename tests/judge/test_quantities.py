@@ -105,6 +105,7 @@ def test_a_tolerance_for_which_nothing_was_measured_does_not_pass():
     [
         ("policy", {"quantities": {"thought_length": float("inf")}}, "finite"),
         ("policy", {"latency": {"slow_tokens": float("inf")}}, "finite"),
+        ("policy", {"latency": {"slow_tokens": 50}}, "seconds for each further token"),
         ("policy", {"quantities": {"thought_length": 150}}, "less than or equal to 10"),
         ("policy", {"latency": {"slow_first_token": 500}}, "less than or equal to 60"),
         ("sampling", {"thinking": {"start": "<t>", "end": "<t>"}}, "two different marks"),
