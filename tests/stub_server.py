@@ -50,7 +50,8 @@ FAULTS = (
     "thinks",  # puts half of an answer into a reasoning field
     "abort",  # says so as the reason why every answer but the first ended
     "content_filter",  # the same
-    "picky",  # rejects every prompt but the first with 400
+    "picky",  # rejects every prompt but that of its first request with 400
+    "expires",  # rejects all from the 3rd request on with 400: its key is no longer valid
     "short",  # rejects prompts of more than 60 tokens for their length
     "wants_key",
     "dies",  # the process ends at the 20th request
@@ -193,7 +194,8 @@ class Handler(BaseHTTPRequestHandler):
             (400, "prompt must be a string"): "text_only" in faults and isinstance(prompt, list),
             (422, "return_token_ids: not permitted"): "unknown_fields" in faults and "return_token_ids" in body,
             (400, "prompt_logprobs is not supported"): "no_prompt_logprobs" in faults and "prompt_logprobs" in body,
-            (400, "the content is not allowed"): "picky" in faults and number > 1,
+            (400, "the content is not allowed"): "picky" in faults and prompt != self.server.asked[0].get("prompt"),
+            (400, "API key expired"): "expires" in faults and number > 2,
             (400, "maximum context length is 60 tokens"): ("short" in faults and long) or beyond,
         }
         for (status, message), holds in refusals.items():

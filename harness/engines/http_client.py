@@ -21,6 +21,7 @@ BUSY = frozenset({408, 409, 425, 429, 503})  # of a server that may answer the s
 FAILS, NO_PAGE = frozenset({0, *range(SERVER_ERROR, 600)}), (500, 501)  # of one that may never do; 0 is no answer
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a request is repeated, unless the server names more
 CONNECT_SECONDS = 20.0
+_LATER = range(201, 300)  # of a server that has queued what it was asked
 PATIENCE, ODD_TRIES = 5.0, 3  # how long an error, and how often half an answer, may be a moment's trouble
 LARGEST = 1 << 27  # bytes of one answer, unpacked
 AGAIN = "finished work is kept, give the same command again to continue"
@@ -117,10 +118,10 @@ class Client:
                 reply = await (self._streamed if stream else self._reply)(response, number, started)
         except (TimeoutError, httpx2.HTTPError) as error:
             problem = self._clean(one_line(error) if str(error) else f"no whole answer in {self._timeout:g} s")
-            if page and isinstance(error, TimeoutError | httpx2.TimeoutException):
+            if page and number > 1 and isinstance(error, TimeoutError | httpx2.TimeoutException):
                 return Reply(0, {}, problem, number, time.monotonic() - started)
             raise _AgainError(problem, 0.0) from error
-        if reply.status in BUSY or reply.status >= SERVER_ERROR:
+        if reply.status in BUSY or reply.status >= SERVER_ERROR or (not page and reply.status in _LATER):
             wait, problem = _retry_after(response.headers), f"HTTP {reply.status} {reply.message}".strip()
             raise _AgainError(problem, wait, reply.status)
         counted = isinstance(usage := reply.data.get("usage"), dict) and usage.get("prompt_tokens")

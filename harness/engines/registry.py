@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from harness.engines.served import ServedEngine, Target
 from harness.engines.server_probe import PromptEncoder
 from harness.errors import ModelError
 from harness.models.formats import read_json, stored, weight_files
-from harness.models.resolve import context_limit, tokenizer_place
+from harness.models.resolve import context_limit, stored_end_tokens, tokenizer_place
 from harness.records import Proof
 
 
@@ -63,6 +63,8 @@ def _asked(
     target = Target(model, device, choices=request.choices, limit=limit, requests=request.requests, **how)
     trusted = request.variant.trust_remote_code
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trusted, **more)
+    if proof.end_tokens:
+        proof = replace(proof, end_tokens=tuple(sorted({*proof.end_tokens, tokenizer.eos_token_id} - {None})))
     return contextlib.closing(ServedEngine(Client(url, **client), PromptEncoder(tokenizer), proof, target))
 
 
@@ -80,15 +82,15 @@ def _managed(request: EngineRequest) -> Iterator[Engine]:
     recipe = RECIPES[spec.name]
     command = command_of(spec, request.path, request.dtype, request.device)
     if path.is_file():
-        method, size, limit = "gguf", path.stat().st_size, None
+        method, size, limit, ends = "gguf", path.stat().st_size, None, tuple[int, ...]()
     else:
         found = stored(path)
         method, size = found.method, sum(file.stat().st_size for file in weight_files(path, found))
-        limit = context_limit(read_json(path / "config.json"))
+        limit, ends = context_limit(read_json(path / "config.json")), stored_end_tokens(path)
     device, dtype = hardware(request.device), request.dtype if recipe.dtype else ""
     facts = {"dtype": dtype, "command": command, "version": package_version(spec), "hardware": device}
     method, model = str(spec.args.get("quantization", method)), SERVED_NAME if recipe.named else request.path
-    proof = _proof(request, "proven", method=method, disk_bytes=size, **facts)
+    proof = replace(_proof(request, "proven", method=method, disk_bytes=size, **facts), end_tokens=ends)
     with started_server(command, request.log, spec.start_seconds) as server:
         client = {"gone": server.gone, "proxies": False}
         with _asked(request, proof, server.url, model, device, limit, **client) as engine:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import secrets
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -49,6 +50,7 @@ class ServedEngine(EngineBase):
         super().__init__(proof)
         self._client, self._encoder, self._target = client, encoder, target
         self._loop, self.device = asyncio.new_event_loop(), target.device
+        self._fresh = secrets.randbits(31)  # of no other engine's, so that a gateway that remembers answers gives none
         self._requests = None if target.requests is None else Appender(target.requests)
         self._timer: StreamTimer | None = None
         try:
@@ -146,13 +148,13 @@ class ServedEngine(EngineBase):
     ) -> wire.Answer | Unanswered:
         """Ask for one answer and check it."""
         form, (content, count) = self._form, prompt
-        seed = int(digest([settings.seed, item.id, sample])[:8], 16) >> 1  # the same on every variant
+        seed = int(digest([settings.seed, item.id, sample])[:8], 16) >> 1 if settings.temperature else self._fresh
         offered = self._offered(item)
         body = form.body(content, item.max_tokens, settings, seed, stops) | ({"tools": offered} if offered else {})
         salt = self._timer.salt() if self._timer else {}
         reply = await self._client.post(form.path, body | salt)
         if reply.status != OK:
-            return self._refused(item, sample, reply, count)
+            return await self._refused(item, sample, reply, count)
         answer = self._checked(item, sample, reply, count, "salted" if salt else "", tools=len(offered))
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
@@ -193,9 +195,10 @@ class ServedEngine(EngineBase):
 
     async def _choice_logprob(self, item: Item, begin: list[int], rest: list[int]) -> tuple[float, bool] | Unanswered:
         tokens, way = [*begin, *rest], self._logprob_method
-        reply = await self._client.post(self._form.path, wire.logprob_request(way, self._form.model, tokens))
+        request = wire.logprob_request(way, self._form.model, tokens) | {"seed": self._fresh}
+        reply = await self._client.post(self._form.path, request)
         if reply.status != OK:
-            return self._refused(item, 0, reply, len(begin))
+            return await self._refused(item, 0, reply, len(begin))
         self._checked(item, 0, reply, len(tokens))
         return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)[:2]
 
@@ -228,11 +231,16 @@ class ServedEngine(EngineBase):
             raise NotComparable(f"{said} during the run: {REPLACED}")
         return answer
 
-    def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:
+    async def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:
         """Give an item that the server does not answer: it does not fit, or it is refused for its content."""
         over = bool(wire.OVER_CONTEXT.search(reply.message))
         self._log(item, sample, reply, None)
         if not over:
+            content, _ = self._encoder.sent(server_probe.PROBE, self._form.prompts)
+            known = self._form.body(content, server_probe.ANSWER_TOKENS, Settings(), self._fresh)
+            if (now := await self._client.post(self._form.path, known)).status != OK:
+                both = f"HTTP {reply.status} {reply.message}, and then to what it had answered HTTP {now.status}"
+                raise Incomplete(f"{item.id}: {both}: look at the server, its key and its account; {AGAIN}")
             # The sentence may quote the prompt, so that it goes to the log, which is kept as texts are.
             sys.stdout.write(f"{item.id}: HTTP {reply.status} {reply.message}\n")
             self._spent.notes.append(f"its server refused {item.id} with HTTP {reply.status}: see the worker's log")

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -107,8 +108,8 @@ async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> l
     plain = replace(form, stream=False, gives_ids=False)
     body = plain.body(encoder.sent(CANARY, form.prompts)[0], CANARY_TOKENS, Settings())
     asked = {**body, "logprobs": True if form.prompts == "messages" else 1}
-    for _ in range(CANARY_TRIES):
-        reply = await client.post(form.path, asked, FAILS - BUSY)
+    for _ in range(CANARY_TRIES):  # each with a seed that no gateway remembers, which changes nothing else
+        reply = await client.post(form.path, asked | {"seed": secrets.randbits(31)}, FAILS - BUSY)
         if reply.status not in FAILS:
             break
         await client.post(form.path, body)  # it fails, if it is asked for them or now: until it answers without

@@ -16,6 +16,7 @@ from harness.engines.wire import Answer
 from harness.records import Item
 from harness.suite.toolkit.thinking import split
 
+_TIMED = 0.25  # moments at which text came, of its tokens: speculative decoding sends up to four at once
 IDLE_SECONDS = 60.0  # a server without a request for so long is idle
 _SALT_FIELDS = dict.fromkeys(("vllm", "sglang"), "cache_salt")
 _SALT_FIELDS |= dict.fromkeys(("llama-cpp", "llamacpp"), "cache_prompt")
@@ -39,12 +40,14 @@ class StreamTimer:
         gaps = [round(later - sooner, 4) for sooner, later in pairwise(when)]
         text, thought = split(answer.text, prompt=item.prompt)
         tokens, reasoning = answer.output_tokens or len(when), answer.reasoning_tokens
+        timed = len({*when}) / tokens if gaps else 0.0
         right = re.search(rf"(?<!\w){re.escape(item.target)}(?!\w)", text) if item.target else None
         return {
             "state": self._state(reply),
             "cache": _cache(cache, answer.cached_tokens if reply.tries == 1 else None),  # its own first try caches, too
             "first": next((round(seconds, 4) for seconds, length in reply.pieces if length), None),
-            "per_token": round((when[-1] - when[0]) / (tokens - 1), 5) if gaps and tokens > 1 else None,
+            # A gateway that holds a stream back sends it in few reads, whose times are not the tokens'.
+            "per_token": round((when[-1] - when[0]) / (tokens - 1), 5) if tokens > 1 and timed >= _TIMED else None,
             "longest_gap": max(gaps, default=None),
             "gaps": gaps,
             "preamble": len(self._encode(text[: right.start()])) if right else None,

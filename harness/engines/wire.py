@@ -17,6 +17,7 @@ from harness.records import Settings
 Piece = tuple[float, int]
 """When a part of a streamed text came, and how many characters of the answer (not of its reasoning) there were then."""
 MOST_STOPS = 4  # stop texts that the API takes; the others are looked for in the answer
+_LENGTH = dict.fromkeys(("max_tokens", "max_output_tokens"), "length")  # other words for it, of what a gateway leads to
 OVER_CONTEXT = re.compile(
     r"(?i)context.?(length|size|window)|max_model_len|exceed_context|too (long|many tokens)|longer than"
     r"|input.?(tokens|length)|max_new_tokens|maximum allowed length",
@@ -94,16 +95,16 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     ids, stop = choice.get("token_ids"), choice.get("stop_reason")
     if ids is not None and not (isinstance(ids, list) and all(type(one) is int and one >= 0 for one in ids)):
         raise ValueError(f"an answer whose tokens are no token ids: {ids!r:.80}")
-    output_tokens = _count(usage, "completion_tokens")
+    output_tokens, finish = _count(usage, "completion_tokens"), str(choice.get("finish_reason") or "").lower()
     if ids is not None and abs(len(ids) - (len(ids) if output_tokens is None else output_tokens)) > 1:  # an end token
         raise ValueError(f"an answer with {len(ids)} token ids that counts {output_tokens} tokens")
     return Answer(
         text=before + (content or ""),
         before=len(before),
         ids=None if ids is None else tuple(ids),
-        finish="error" if choice.get("error") else str(choice.get("finish_reason") or ""),
+        finish="error" if choice.get("error") else _LENGTH.get(finish, finish),
         stop=stop if isinstance(stop, str) else "",
-        prompt_tokens=_count(usage, "prompt_tokens"),
+        prompt_tokens=_count(usage, "prompt_tokens") or None,  # 0 is not counted
         output_tokens=len(ids) if output_tokens is None and ids is not None else output_tokens,
         fingerprint=str(data.get("system_fingerprint") or ""),
         model=str(data.get("model") or ""),

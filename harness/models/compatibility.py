@@ -45,8 +45,12 @@ def check_candidate(
     if baseline.served is not None or candidate.served is not None:
         reasons = _served_reasons(baseline, candidate, variant, cross_engine=cross_engine)
     else:
-        pair = _pair_reasons(baseline, candidate, variant, writes=writes)
-        reasons = [*_quantization_reasons(candidate, variant), *pair]
+        reasons = [*_quantization_reasons(candidate, variant), *_pair_reasons(baseline, candidate, variant)]
+    # An end token that one side lacks lets its answers run on: their scores then differ by it, not by the weights.
+    before, own = (sorted(set(one.end_tokens)) for one in (baseline, candidate))
+    if writes and before and own and before != own:
+        remedy = "give both the same eos_token_id in generation_config.json"
+        reasons.append(f"its answers end at the tokens {own} and the baseline's at {before}: {remedy}")
     if reasons:
         raise NotComparable(f"{variant.name}: " + "; ".join(reasons))
 
@@ -65,7 +69,7 @@ def _quantization_reasons(candidate: Proof, variant: Variant) -> Iterator[str]:
         yield f"{partly_quantized(share)}: {loaded} {others}; {remedy}"
 
 
-def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, writes: bool) -> Iterator[str]:
+def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant) -> Iterator[str]:
     if candidate.vocabulary != baseline.vocabulary:
         yield f"its vocabulary has {candidate.vocabulary} rows and the baseline's {baseline.vocabulary}"
     if candidate.tokenizer_digest != baseline.tokenizer_digest:
@@ -75,11 +79,6 @@ def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, writes
     if candidate.compute_dtype != baseline.compute_dtype and not about_dtype:
         dtypes = f"it computes in {candidate.compute_dtype} and the baseline in {baseline.compute_dtype}"
         yield f"{dtypes}, so the comparison would measure the dtype: set execution.dtype to one that both can use"
-    # An end token that one side lacks lets its answers run on: their scores then differ by it, not by the weights.
-    before, own = (sorted(set(one.end_tokens)) for one in (baseline, candidate))
-    if writes and before and own and before != own:
-        remedy = "give both the same eos_token_id in generation_config.json"
-        yield f"its answers end at the tokens {own} and the baseline's at {before}: {remedy}"
 
 
 def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross_engine: bool) -> list[str]:
@@ -120,11 +119,10 @@ def same_server(baseline: Proof, candidate: Proof) -> str:
     """Say in what respect two servers serve the same model; empty if they do not, or do not show it."""
     sides = [proof.served or {} for proof in (baseline, candidate)]
     places = [(side.get("url"), (side.get("reported") or {}).get("root")) for side in sides]  # `root`: vLLM's weights
-    if all(places[0]) and places[0] == places[1]:
-        return f"its address, the same, serves both from {places[0][1]}"
     one, other = (side.get("canary") or [] for side in sides)
     if len(one) != len(other) or sum(weight < SURE for weight in one) < UNCERTAIN_TOKENS:
-        return ""
+        alike = all(places[0]) and places[0] == places[1]  # one gateway may mount all models at one place
+        return f"its address, the same, serves both from {places[0][1]}" if alike else ""
     same = all(abs(own - base) <= SAME_LOGPROB for own, base in zip(one, other, strict=True))
     return f"{len(one)} log-probabilities that its server gives are those of the other's" if same else ""
 

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ModelError, NoSuchModel
 from harness.models.cache import cache_dir
+from harness.models.formats import read_json
 from harness.models.smollm2 import smollm2_checkpoint
 from harness.records import digest
 
@@ -80,9 +82,14 @@ def _from_hub(model: str, revision: str | None) -> Path:
         folder = fetched("*.safetensors")
         return folder if any(folder.glob("*.safetensors")) else fetched("*.bin")
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        also = _near(Path(model)) if "/" in model and Path(model).parent.is_dir() else ""
-        said = next(_HUB_ERRORS[one.__name__] for one in type(error).__mro__ if one.__name__ in _HUB_ERRORS)
-        raise NoSuchModel(f"model {model!r}: {said.format(model=model, revision=revision, also=also)}") from error
+        raise NoSuchModel(_hub_message(model, revision, error)) from error
+
+
+def _hub_message(model: str, revision: str | None, error: Exception) -> str:
+    local = Path(model)
+    also = _near(local) if "/" in model and local.parent.is_dir() else ""
+    said = next(_HUB_ERRORS[one.__name__] for one in type(error).__mro__ if one.__name__ in _HUB_ERRORS)
+    return f"model {model!r}: {said.format(model=model, revision=revision, also=also)}"
 
 
 def tokenizer_place(path: Path) -> tuple[Path, dict[str, str]]:
@@ -108,9 +115,19 @@ def end_token_ids(model: Any) -> tuple[int, ...]:
     """Give the tokens at which a transformers model's own generation ends."""
     config = getattr(model.config, "text_config", None) or model.config
     places = (getattr(model, "generation_config", None), config)
-    said = next((one for place in places if (one := getattr(place, "eos_token_id", None)) is not None), None)
-    several = said if isinstance(said, list | tuple) else [said]
-    return tuple(int(one) for one in several if one is not None)
+    return _ends(getattr(place, "eos_token_id", None) for place in places)
+
+
+def stored_end_tokens(folder: Path) -> tuple[int, ...]:
+    """Give the tokens at which a server ends the answers of a folder's model, as its files say."""
+    own, config = folder / "generation_config.json", read_json(folder / "config.json")
+    places = (read_json(own) if own.is_file() else {}, config.get("text_config") or config)
+    return _ends(place.get("eos_token_id") for place in places)
+
+
+def _ends(said: Iterable[Any]) -> tuple[int, ...]:
+    first = next((one for one in said if one is not None), ())
+    return tuple(int(one) for one in (first if isinstance(first, list | tuple) else [first]))
 
 
 def weights_digest(path: Path) -> str:

@@ -84,7 +84,6 @@ def test_prompts_go_as_token_ids_and_answers_come_back() -> None:
     assert stub.questions[-1]["prompt"] in [talk.prompt(item.prompt) for item in items]
     assert {one["max_tokens"] for one in stub.questions} == {8}
     assert {one["temperature"] for one in stub.asked} == {0.0}
-    assert len({one["seed"] for one in stub.questions}) == len(items)
     assert proof.served is not None
     assert (proof.served["version"], proof.served["prompts"], proof.served["fingerprint"]) == (
         "1.2.3",
@@ -102,6 +101,18 @@ def test_requests_in_flight_are_bounded() -> None:
     with served(answers(items), "slow") as stub, engine(stub, concurrency=16) as made:
         assert len(list(made.answer(items, GREEDY))) == 40
     assert 8 <= stub.busiest <= 16
+
+
+def test_a_gateway_that_remembers_answers_has_none_of_another_run() -> None:
+    """Greedy answers need no seed, so each engine sends one of its own, and each look at the weights another."""
+    items, seeds = texts(2), list[set[int]]()
+    for _ in range(2):
+        with served(answers(items)) as stub, engine(stub) as made:
+            list(made.answer(items, GREEDY))
+        seeds.append({one["seed"] for one in stub.questions})
+        looks = [one["seed"] for one in stub.asked if one["prompt"] == encoder().prompt(CANARY) and "logprobs" in one]
+        assert len(looks) == len({*looks}) == 2
+    assert len(set[int].union(*seeds)) == len(seeds)
 
 
 def test_samples_have_their_own_seeds_the_same_on_every_variant() -> None:
@@ -317,6 +328,9 @@ def test_what_a_server_refuses_is_that_items_status() -> None:
     """Too long is said as such, by the server or from its limit; any other 4xx is a rejection."""
     items = texts(2)
     assert {(type(one), one.reason) for one in asked(items, "picky")} == {(Unanswered, "rejected")}
+    # What it refuses of a question that it had answered is about the server: a key that expired, say.
+    with pytest.raises(Incomplete, match=r"HTTP 400 .*API key expired, and then to what it had answered HTTP 400"):
+        asked(items, "expires")
     long = [tiny.item("long", "fox 12 " * 40, max_tokens=8)]
     (one,) = asked(long, "short")
     assert (one.reason, one.item_id) == ("over_context", "t/long")
@@ -382,6 +396,18 @@ def test_an_answer_that_is_not_what_was_asked_for_is_refused(change: Any, error:
     """Cut by the server, of a length that is not its own, or by another model, to which a gateway may fall back."""
     with pytest.raises(error, match=said):
         spoiled(change)
+
+
+@pytest.mark.parametrize(("told", "means"), [("STOP", "eos"), ("MAX_TOKENS", "length"), ("max_tokens", "length")])
+def test_ends_in_the_words_of_other_apis_are_read(told: str, means: str) -> None:
+    """A gateway passes on what stands behind it."""
+    assert {one.finish for one in spoiled(in_choice(finish_reason=told))} == {means}
+
+
+def test_prompts_that_are_counted_as_nothing_are_not_counted() -> None:
+    """A gateway fills in zeros."""
+    zero = {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}
+    assert wire.parse_answer({"choices": [{"text": "x", "finish_reason": "stop"}], **zero}).prompt_tokens is None
 
 
 def test_a_limit_that_a_gateway_has_is_refused() -> None:

@@ -15,7 +15,7 @@ from stub_server import Answers, Stub, served
 from test_served import PROOF, answers, encoder, engine, texts
 
 from harness.engines import streaming
-from harness.engines.http_client import Client
+from harness.engines.http_client import Client, Reply
 from harness.engines.served import ServedEngine, Target
 from harness.engines.server_probe import PROBE
 from harness.engines.wire import join_stream, parse_answer
@@ -160,6 +160,16 @@ def test_cold_and_warm_are_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "answer is" not in log.read_text()
     assert all(one["pass"] == "salted" or one["per_token"] is not None for one in lines)
     assert all(one["first"] <= one["seconds"] + 0.001 for one in lines)
+
+
+@pytest.mark.parametrize(("held", "known"), [(1, True), (4, True), (8, False)])
+def test_a_stream_that_comes_in_few_parts_has_no_time_per_token(held: int, known: bool) -> None:
+    """A gateway that holds it back sends the last tokens with the first; a draft model gives up to four at once."""
+    timer = streaming.StreamTimer("", encoder().encode)
+    pieces = tuple((1.0 + at // held * 0.01, at + 1) for at in range(32))
+    reply = Reply(200, {}, "", 1, 1.4, 0.0, pieces)
+    answer = parse_answer({"choices": [{"text": "x" * 32}], "usage": {"completion_tokens": 32}})
+    assert (timer.times(texts(1)[0], reply, answer, "salted")["per_token"] is not None) is known
 
 
 def test_preamble_is_what_precedes_the_right_answer(tmp_path: Path) -> None:

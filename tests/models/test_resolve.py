@@ -99,6 +99,14 @@ def test_the_context_limit_is_read_from_any_common_key(tiny_llama):
         models.context_limit({"max_position_embeddings": None})
 
 
+def test_end_tokens_are_those_of_the_generation_config_or_else_of_the_model(tmp_path):
+    """As servers read a folder."""
+    folder = folder_with(tmp_path / "m", **{"config.json": json.dumps({"text_config": {"eos_token_id": 2}})})
+    assert models.stored_end_tokens(folder) == (2,)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
+    assert models.stored_end_tokens(folder) == (2, 0)
+
+
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     """A cache directory of this test alone."""

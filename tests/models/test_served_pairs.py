@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -88,6 +90,25 @@ def test_two_names_of_one_model_are_seen_by_what_their_address_lists() -> None:
         changed = proof("awq", **(here | other if other else {}))
         assert same_server(proof(**here), changed) == same_server(changed, proof(**here)) == ""
     assert same_server(proof(url="u", reported={}), proof(url="u", reported={})) == ""
+
+
+def test_one_place_of_two_models_is_no_sign_if_their_log_probabilities_differ() -> None:
+    """A gateway may lead to machines that each mount their own model there."""
+    here = {"url": "https://llm.example/v1", "reported": {"root": "/mnt/models"}}
+    sides = [proof(**here, canary=[-0.4, -2.1, -0.6, -1.3, last]) for last in (-0.7, -0.9)]
+    assert same_server(*sides) == ""
+    assert same_server(sides[0], sides[0])
+
+
+@pytest.mark.parametrize("cross_engine", [False, True])
+def test_servers_that_end_answers_at_other_tokens_are_refused(cross_engine: bool) -> None:
+    """What runs on in one is scored otherwise; of a server that somebody else runs they are not known."""
+    ends = [replace(proof(), end_tokens=tokens) for tokens in ((2,), (0, 2), ())]
+    judged = partial(check_candidate, variant=Variant(name="small"), cross_engine=cross_engine)
+    with pytest.raises(NotComparable, match=r"its answers end at the tokens \[0, 2\] and the baseline's at \[2\]"):
+        judged(*ends[:2])
+    judged(*ends[:2], writes=False)
+    judged(*ends[1:])
 
 
 def test_a_checkpoint_must_be_what_the_config_says() -> None:

@@ -288,6 +288,20 @@ def test_a_server_that_goes_away_leaves_a_run_that_can_be_continued(
             assert not any(Path(f"/proc/{number}").exists() for number in line.split()[1:])
 
 
+def test_folders_that_end_answers_at_other_tokens_are_refused(
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
+) -> None:
+    """A server reads them from the model's folder, as the own engine does."""
+    settings = settings_file(tmp_path / "settings.json", known["sound"])
+    engine = {"name": "vllm", "command": [*STUB, "--settings", str(settings)]}
+    data = config(tiny_llama, engine, engine, execution={"control": False})
+    data["candidates"][0]["model"] = str(shutil.copytree(tiny_llama, tmp_path / "other"))
+    (tmp_path / "other" / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
+    assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
+    failure = json.loads((tmp_path / "trial" / "small" / "failure-1of1.json").read_text())
+    assert "its answers end at the tokens [" in failure["message"]
+
+
 def test_flags_that_are_not_under_test_must_be_equal(
     tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
 ) -> None:
