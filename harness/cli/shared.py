@@ -187,22 +187,20 @@ def no_stale_reports(run: RunDir) -> Iterator[None]:
         raise
 
 
-def judge_run(
-    run: RunDir, options: OutputOptions, overrides: Any = None, *, write: bool = True, track: Any = None
-) -> int:
+def judge_run(run: RunDir, options: OutputOptions, given: Any = None, *, write: bool = True, track: Any = None) -> int:
     """Compare, gate and report a finished run, and return its exit code. track: see `harness.report.trackers`."""
     from harness import report
     from harness.judge import gate, judging
     from harness.report import run_evidence
     from harness.store.whole import load_run
 
-    with no_stale_reports(run) if write and not overrides else contextlib.nullcontext():
+    with no_stale_reports(run) if write and not given else contextlib.nullcontext():
         record = load_run(run)
-        judgement = judging.judge(record, overrides, allow_identical=options.allow_identical)
+        judgement = judging.judge(record, given, allow_identical=options.allow_identical)
     code = options.exit_code(judgement.exit_code, rehearsal=record.experiment.execution.rehearsal is not None)
     judgement = judgement if code == judgement.exit_code else gate.rehearsed(judgement)
     evidence = run_evidence.evidence(record, judgement)
-    if write and not overrides:  # a verdict under another policy is not the run's own
+    if write and not given:  # a verdict under another policy is not the run's own
         judging.write(run, judgement)
         report.write(run.path, judgement, evidence)
     print_judgement(judgement, evidence, options)

@@ -241,12 +241,8 @@ def repair(
     summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared) | {"module_bits": bits}})
     verdicts = {one.name: one.verdict for one in judged.candidates}
     cure = next((one for one in reversed(cures) if verdicts[one.name] == "pass"), cures[0])
-    weights, inherited = (
-        one.model_dump(include=_WEIGHTS, exclude_none=True) for one in (cure, run.experiment.baseline)
-    )
-    entry = {"name": cure.name} | (
-        weights if weights != inherited else {}
-    )  # a candidate inherits the baseline's weights
+    weights, basis = (one.model_dump(include=_WEIGHTS, exclude_none=True) for one in (cure, run.experiment.baseline))
+    entry = {"name": cure.name} | ({} if weights == basis else weights)  # else a candidate has the baseline's
     entry |= cure.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude=_WEIGHTS)
     text = f"{_ONLY_LOST}{yaml.safe_dump({'candidates': [entry]}, sort_keys=False)}"
     atomic_write(run.directory.path / f"{label}.yaml", text)

@@ -43,14 +43,12 @@ class RequestForm:
         """Where questions go."""
         return "/chat/completions" if self.prompts == "messages" else "/completions"
 
-    def body(
-        self, prompt: Any, most: int, settings: Settings, seed: int = 0, stop: Sequence[str] = ()
-    ) -> dict[str, Any]:
+    def body(self, prompt: Any, most: int, given: Settings, seed: int = 0, stop: Sequence[str] = ()) -> dict[str, Any]:
         """Return the request for one answer of at most so many tokens."""
         body = {"model": self.model, "messages" if self.prompts == "messages" else "prompt": prompt}
-        body |= {self.limit_name: most, "temperature": settings.temperature, "seed": seed, "stream": self.stream}
+        body |= {self.limit_name: most, "temperature": given.temperature, "seed": seed, "stream": self.stream}
         body |= {"stream_options": {"include_usage": True}} if self.stream else {}
-        body |= {"top_p": settings.top_p} if settings.temperature > 0 else {}
+        body |= {"top_p": given.top_p} if given.temperature > 0 else {}
         body |= {"stop": list(stop)[:MOST_STOPS]} if stop else {}
         return body | ({"return_token_ids": True} if self.gives_ids else {})
 

@@ -77,13 +77,11 @@ def signals(
     return found
 
 
-def _columns(
-    members: Sequence[Item], scores: Mapping[str, float]
-) -> tuple[list[Item], Floats, NDArray[np.int32], float]:
+def _columns(among: Sequence[Item], scores: Mapping[str, float]) -> tuple[list[Item], Floats, NDArray[np.int32], float]:
     """Return a stratum's answered items, with their scores and sources, and the score that guessing would give."""
-    answered = [item for item in members if math.isfinite(scores.get(item.id, math.nan))]
+    answered = [item for item in among if math.isfinite(scores.get(item.id, math.nan))]
     sources = np.unique([item.cluster for item in answered], return_inverse=True)[1].astype(np.int32)
-    chance = float(np.mean([item.chance for item in members]))
+    chance = float(np.mean([item.chance for item in among]))
     return answered, np.array([scores[item.id] for item in answered]), sources, chance
 
 

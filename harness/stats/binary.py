@@ -78,18 +78,16 @@ def _score(lost: float, gained: float, n: float, delta: float, *, correction: bo
     return float(2.0 * shifted / (1.0 + math.sqrt(max(1.0 + 4.0 * skew * shifted, 0.0))))
 
 
-def score_p(
-    lost: float, gained: float, n: float, null_delta: float, alternative: Tail, *, df: float = math.inf
-) -> float:
-    """Corrected score p-value of 'delta is on the other side of `null_delta`'. Counts may be effective (fractional).
+def score_p(lost: float, gained: float, n: float, null: float, alternative: Tail, *, df: float = math.inf) -> float:
+    """Corrected score p-value of 'delta is on the other side of `null`'. Counts may be effective (fractional).
 
     df: of Student's t where the variance comes from that many clusters less one; with none left nothing is rejected.
     """
     if df <= 0.0:
         return 1.0
     if alternative == "less":
-        lost, gained, null_delta = gained, lost, -null_delta
-    z = _score(lost, gained, n, null_delta, correction=True)
+        lost, gained, null = gained, lost, -null
+    z = _score(lost, gained, n, null, correction=True)
     return float(special.ndtr(-z) if math.isinf(df) else special.stdtr(df, -z))
 
 

@@ -91,7 +91,7 @@ def paired_test(
     data = units.make_units(values, None if clusters is None else np.asarray(clusters))
     if whole and not data.clustered:
         return paired_counts_test(lost, gained, values.size, margin, alpha)
-    return _judge_units(data, lost, gained, margin, alpha, whole=whole)
+    return _judge_units(data, lost, gained, margin, alpha, full=whole)
 
 
 def relative_test(
@@ -199,9 +199,7 @@ class _Test:
         )
 
 
-def _judge_units(
-    data: units.Units, lost: int, gained: int, margin: float, alpha: float, *, whole: bool
-) -> PairedResult:
+def _judge_units(data: units.Units, lost: int, gained: int, margin: float, alpha: float, *, full: bool) -> PairedResult:
     """Judge graded or clustered differences, in whichever orientation comes first, so that sides mirror exactly."""
     data, swap = units.mirrored(data)
     rng, count, counts = data.generator(), data.sums.size, units.effective_counts(data)
@@ -209,8 +207,8 @@ def _judge_units(
     method = "effective Tango score, corrected"
     if data.clustered and count < FEW_CLUSTERS:
         law = units.sign_flips(data, rng)
-        method += " and whole-cluster sign-flips"
-    elif not whole and count <= MANY_UNITS and (law := units.studentised(data, rng)) is not None:
+        method += " and full-cluster sign-flips"
+    elif not full and count <= MANY_UNITS and (law := units.studentised(data, rng)) is not None:
         method += f" and studentised {'cluster ' if data.clustered else ''}bootstrap"
     elif (law := units.transformed(data, counts.df)) is not None:
         method += f" and {'cluster ' if data.clustered else ''}t without skewness"

@@ -22,9 +22,7 @@ _MEASURES: tuple[tuple[str, Callable[[float], float], str, str, str], ...] = (
 def _costs(judgement: Judgement, evidence: Evidence) -> dict[str, dict[str, Any]]:
     """Return what is known of each variant's cost, the baseline first; what was measured in a run counts last."""
     known = {judgement.baseline: {}, **{one.name: {**one.proof, **one.cost} for one in judgement.candidates}}
-    return {
-        name: {**own, **evidence.proofs.get(name, {}), **evidence.costs.get(name, {})} for name, own in known.items()
-    }
+    return {one: {**own, **evidence.proofs.get(one, {}), **evidence.costs.get(one, {})} for one, own in known.items()}
 
 
 def relative_cost(judgement: Judgement, evidence: Evidence, variant: str) -> str:
