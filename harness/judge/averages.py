@@ -1,7 +1,6 @@
 """The plain averages: what they hide, and when they betray a baseline gone wrong. They decide about no stratum."""
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from harness.judge.decisions import points
 from harness.judge.outcomes import Columns, Floats
 from harness.judge.rules import Rules
 from harness.judge.summaries import Average, Comparison, Scope, StratumNumbers
+from harness.store.units import grouped
 
 TRIAGE_RATE = 0.05  # share of false entries in the triage list (Benjamini and Hochberg 1995)
 GONE_WRONG_LEVEL = 0.001  # of each candidate's gain; candidates share the baseline's luck, hence so small
@@ -22,10 +22,7 @@ _CHECK = "check its template, dtype and weights"
 
 def by_slice(strata: Sequence[StratumNumbers]) -> dict[str, list[int]]:
     """Slice to the positions of its strata."""
-    found: dict[str, list[int]] = defaultdict(list)
-    for at, one in enumerate(strata):
-        found[one.slice].append(at)
-    return found
+    return grouped((one.slice, at) for at, one in enumerate(strata))
 
 
 def averages(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Average, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,16 +14,14 @@ from harness.config.fields import suggestion, written
 from harness.config.schema import Experiment, Policy, SliceSpec
 from harness.errors import UsageError
 from harness.records import Item
+from harness.store.units import grouped
 
 Place = tuple[str, str]  # slice and stratum
 
 
 def by_stratum(items: Iterable[Item]) -> dict[Place, list[Item]]:
     """Group items by slice and stratum, in their order."""
-    strata: dict[Place, list[Item]] = defaultdict(list)
-    for item in items:
-        strata[item.slice, item.stratum].append(item)
-    return strata
+    return grouped(((item.slice, item.stratum), item) for item in items)
 
 
 _NOT_NAMED = SliceSpec(name="all")  # of a slice that has no rules of its own

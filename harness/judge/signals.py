@@ -20,6 +20,7 @@ from harness.judge.outcomes import Floats
 from harness.judge.rules import Place, Rules, by_stratum
 from harness.records import Generation, Item, Scored
 from harness.stats.units import above_chance_p
+from harness.store.units import grouped
 from harness.suite.tail.detectors import number_of, unparsed
 from harness.suite.toolkit.seeded import hash_order
 
@@ -143,9 +144,7 @@ def control_items(items: Sequence[Item], share: float) -> frozenset[str]:
     """
     chosen: set[str] = set()
     for members in by_stratum(items).values():
-        groups: dict[str, list[str]] = defaultdict(list)
-        for item in members:
-            groups[item.prefix_group or item.cluster].append(item.id)
+        groups = grouped((item.prefix_group or item.cluster, item.id) for item in members)
         wanted, taken = math.ceil(share * len(members)), 0
         for name in sorted(groups, key=lambda name: hash_order(name, "control")):
             if taken < wanted:

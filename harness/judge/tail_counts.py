@@ -4,7 +4,6 @@ With several samples of an item, it is an event where any sample of the candidat
 baseline does. Late answers, later than `policy.latency` where the baseline's was not, are counted like other signs.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from harness.errors import NotComparable
 from harness.judge.rules import Rules, by_stratum
 from harness.records import LATENCY_KINDS, TAIL_KINDS, Generation, Item, Scored
+from harness.store.units import grouped
 
 BLOW_UP = "blow_up"  # the one kind that only a pair shows
 TIMES_LONGER = 4
@@ -50,11 +50,8 @@ class _Side(NamedTuple):
 
 
 def _sides(scored: Iterable[Scored]) -> dict[str, _Side]:
-    answers: dict[str, list[Scored]] = defaultdict(list)
-    for one in scored:
-        answers[one.item_id].append(one)
     found = {}
-    for item_id, samples in answers.items():
+    for item_id, samples in grouped((one.item_id, one) for one in scored).items():
         texts = [one for one in samples if isinstance(one.response, Generation)]
         shown = [one.signs for one in texts if one.signs is not None]
         signs = {kind: any(own.get(kind, False) for own in shown) for kind in set[str]().union(*shown)}

@@ -150,7 +150,10 @@ def _print_routes(plan: Plan, console: Console, rate: float | None) -> None:
     for one in found:
         ends = one.largest, one.expected
         took = (f"{_hours(plan, items, rate, one.pool):.1f}" for items in ends if rate)
-        rows.append((_route_name(one), _promise(one), *(f"{items:,}" for items in ends), *took))
+        low, high = (score(end(one.design.margins)) for end in (min, max))
+        own = f"no stratum drops by {low if low == high else f'{low} to {high}'}"
+        own += "" if one.design.pooled is None else f", the mean not by {score(one.design.pooled)}"
+        rows.append((_route_name(one), own, *(f"{items:,}" for items in ends), *took))
     hours = (">hours at most", ">expected") if rate else ()
     print_table(console, rows, "route", "a pass promises", ">items at most", ">expected", *hours)
     if not rate:
@@ -171,12 +174,6 @@ def _route_name(one: Route) -> str:
         return f"layers by confidence (the baseline: {one.pool:,})"
     name = "each stratum" if one.design.pooled is None else "pooled"
     return f"{name}, {one.design.looks} looks" if one.design.looks > 1 else name
-
-
-def _promise(one: Route) -> str:
-    low, high = (score(end(one.design.margins)) for end in (min, max))
-    own = f"no stratum drops by {low if low == high else f'{low} to {high}'}"
-    return own if one.design.pooled is None else f"{own}, the mean not by {score(one.design.pooled)}"
 
 
 def _settings(one: Route) -> str:

@@ -38,9 +38,7 @@ def one_line(text: str) -> str:
 
 def clip(text: str, limit: int) -> str:
     """Cut a text to `limit` characters and say how many were left out. Cut first, then escape."""
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit]}… ({len(text) - limit:,} more characters)"
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit:,} more characters)"
 
 
 _MARKUP = re.compile(r"[\\`*\[<>#|~@&$]|(?<![^\W_])_|_(?![^\W_])|(?<=[Ww])\.|:(?=//|\w)")

@@ -62,6 +62,4 @@ def tarone_can_reject(smallest_p: ArrayLike, alpha: float) -> NDArray[np.bool_]:
 def smallest_fail_p(n: float, margin: float) -> float:
     """The fail test's p-value were all `n` (effective) items lost: the smallest it can be. Raises StatisticsError."""
     check_margin(margin)
-    if n <= 0:
-        return 1.0
-    return score_p(n, 0.0, n, -margin, "less")
+    return 1.0 if n <= 0 else score_p(n, 0.0, n, -margin, "less")
