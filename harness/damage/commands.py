@@ -175,8 +175,7 @@ def _load(run: RunRecord, variant: Variant, chosen: Chosen) -> tuple[Hybrid, int
 
 def _tokens(run: RunRecord, name: str, end_tokens: Sequence[int] = ()) -> dict[str, tuple[int, ...]]:
     """Return the tokens of a variant's answers in text, by item id, with the end token if they ended with it."""
-    answers = (one.response for one in run.of(name))
-    texts = (one for one in answers if isinstance(one, Generation) and one.sample == 0)
+    texts = (one for one in (one.response for one in run.of(name)) if isinstance(one, Generation) and one.sample == 0)
     return {one.item_id: (*one.token_ids, *(end_tokens[:1] if one.finish == "eos" else ())) for one in texts}
 
 

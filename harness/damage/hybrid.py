@@ -40,8 +40,7 @@ def restorable(candidate: Loaded, baseline: Loaded) -> dict[str, int]:
         if other is not None and not any(module.children()):
             weights = sum(one.numel() for one in other.parameters() if one.ndim > 1)
             if weights and not _same(module, other):
-                kept = int(candidate.proof.bits_per_weight / 8 * weights)
-                found[name] = max(1, weight_bytes(other) - kept)
+                found[name] = max(1, weight_bytes(other) - int(candidate.proof.bits_per_weight / 8 * weights))
     return found
 
 
@@ -260,6 +259,5 @@ def unpacked(module: Any, like: Any) -> torch.nn.Linear | None:
         plain = torch.nn.Linear(like.in_features, like.out_features, bias=bias is not None, device="meta")
         plain.weight = torch.nn.Parameter(answers.T.contiguous().to(rows.dtype).clone(), requires_grad=False)
         plain.bias = bias
-        generator = torch.Generator().manual_seed(0)
-        trial = torch.randn((32, like.in_features), generator=generator).to(rows)
+        trial = torch.randn((32, like.in_features), generator=torch.Generator().manual_seed(0)).to(rows)
         return plain if torch.equal(plain(trial), module(trial)) else None

@@ -126,8 +126,7 @@ async def find_logprob_method(client: Client, form: RequestForm, encoder: Prompt
     if form.prompts == "token ids":
         ids = encoder.prompt(CANARY)  # whose tokens differ in weight: of a certain answer all are near 0
         body = {**replace(form, stream=False).body(ids, ANSWER_TOKENS, Settings()), "logprobs": 1}
-        reply = await client.post(form.path, body)
-        answer, own = _own_logprobs(reply, encoder)
+        answer, own = _own_logprobs(await client.post(form.path, body), encoder)
         why = "it does not give the log-probability of each token of its own answer"
         for way in METHODS if answer else ():
             why = await _tried(client, form, way, [*ids, *answer], len(ids), own)

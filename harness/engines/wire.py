@@ -226,8 +226,7 @@ def _prompt_rows(way: str, choice: Mapping[str, Any], tokens: Sequence[int]) -> 
     if found[0] is not None:
         raise ValueError("the first token has one, though nothing precedes it")
     if echoed:
-        best = choice["logprobs"]["top_logprobs"][1 : len(tokens)]
-        pairs = zip(map(float, found[1:]), best, strict=True)
+        pairs = zip(map(float, found[1:]), choice["logprobs"]["top_logprobs"][1 : len(tokens)], strict=True)
         return [(one, one >= max(map(float, top.values()))) for one, top in pairs]
     own = [row[str(token)] for token, row in zip(tokens[1:], found[1:], strict=True)]
     return [(float(one["logprob"]), one["rank"] == 1) for one in own]

@@ -94,8 +94,7 @@ def _stratum(
 
 
 def _signs(before: _Side, after: _Side) -> dict[str, bool]:
-    longer = after.length >= max(TIMES_LONGER * before.length, before.length + TOKENS_LONGER)
-    return {**after.signs, BLOW_UP: longer}
+    return {**after.signs, BLOW_UP: after.length >= max(TIMES_LONGER * before.length, before.length + TOKENS_LONGER)}
 
 
 def showing(answers: Iterable[Scored], kind: str) -> Scored | None:

@@ -128,8 +128,7 @@ def _cpu_quotas(root: Path) -> list[float]:
             continue
         own = Path(path.lstrip("/"))
         for name in {controllers, "cpu", "cpu,cpuacct"} if controllers else {""}:
-            mount = root / "sys/fs/cgroup" / name
-            found += [quota for part in (own, *own.parents) for quota in _quota(mount / part)]
+            found += [quota for part in (own, *own.parents) for quota in _quota(root / "sys/fs/cgroup" / name / part)]
     return found
 
 

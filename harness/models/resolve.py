@@ -47,8 +47,7 @@ def resolve(model: str, revision: str | None = None) -> Path:
 
 def _usable(folder: Path) -> Path:
     if folder.is_file():
-        gguf = folder.suffix == ".gguf"
-        hint = f" with `quantization: {{method: gguf, gguf_file: {folder.name}}}`" if gguf else ""
+        hint = f" with `quantization: {{method: gguf, gguf_file: {folder.name}}}`" if folder.suffix == ".gguf" else ""
         raise NoSuchModel(f"model {folder} is a file: give its directory, {folder.parent}{hint}")
     names = [entry.name for entry in folder.iterdir()]
     if "config.json" not in names and not any(name.endswith(".gguf") for name in names):

@@ -30,8 +30,7 @@ def smollm2_checkpoint() -> Path:
         tokenizer.model_max_length = _CONTEXT
         tokenizer.save_pretrained(folder)
         plain = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
-        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, **plain)
-        model.save_pretrained(folder)
+        AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, **plain).save_pretrained(folder)
         for name, keys in (("config.json", ("_model_name_or_path",)), ("tokenizer_config.json", _LOADER_KEYS)):
             kept = {key: one for key, one in json.loads((folder / name).read_text()).items() if key not in keys}
             (folder / name).write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -131,8 +131,7 @@ def pairs(evidence: Evidence) -> list[_Pair]:
     found: dict[tuple[str, str], FlipPair] = {}
     for one in (*evidence.flips, *evidence.tail_events):
         known = found.setdefault((one.candidate, one.item_id), one)
-        kinds = tuple(dict.fromkeys((*known.kinds, *one.kinds)))
-        found[one.candidate, one.item_id] = replace(known, kinds=kinds)
+        found[one.candidate, one.item_id] = replace(known, kinds=tuple(dict.fromkeys((*known.kinds, *one.kinds))))
     alike = grouped(((pair.candidate, *pair.kinds[:1]), browsable(pair)) for pair in found.values())
     return [one for turn in zip_longest(*alike.values()) for one in turn if one is not None]
 

@@ -35,8 +35,7 @@ def print_table(console: Console, rows: Iterable[Sequence[str | Text]], *heading
     """Print a table; headings of figures, which are aligned right, begin with ``>``. Bold rows have one cell."""
     table = Table(box=None, pad_edge=False)
     for heading in headings:
-        right = heading.startswith(">")
-        table.add_column(heading.lstrip(">"), justify="right" if right else "left", overflow="fold")
+        table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
     for row in rows:
         cells = (cell if isinstance(cell, Text) else Text(one_line(cell)) for cell in row)
         table.add_row(*cells, style="bold" if len(row) == 1 else None)

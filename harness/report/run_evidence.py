@@ -119,8 +119,7 @@ def both_answers(run: RunRecord, item_id: str, which: str | None = None) -> Iter
 
 
 def _find_item(run: RunRecord, item_id: str) -> Item:
-    exact = [item for item in run.items if item.id == item_id]
-    found = exact or [item for item in run.items if item_id in item.id]
+    found = [item for item in run.items if item.id == item_id] or [item for item in run.items if item_id in item.id]
     if not found:
         raise UsageError(f"{item_id!r} is not an item of this run; {run.directory.path / 'items'} has their ids")
     if len(found) > 1:

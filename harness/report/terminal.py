@@ -117,8 +117,7 @@ class Pen:
                 if group is not None:
                     self.console.print()
                 heading = as_cell(row[0])
-                note = self._name(heading.note, "dim")
-                self.console.print(self._name(heading.text, "bold").append_text(note))
+                self.console.print(self._name(heading.text, "bold").append_text(self._name(heading.note, "dim")))
                 table, before, group = self._table(section, widths, header=False), "", row[0]
             if ruled and before and shown[named].plain != before:
                 table.add_section()

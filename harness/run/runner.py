@@ -285,8 +285,7 @@ class _Run:
             ask.send(question)
         for unit in units:
             # One that is only traced was counted before.
-            cost = 0 if unit.index in known else self._cost_of([unit])
-            timing = self._take(name, unit, ask, files, cost, spent)
+            timing = self._take(name, unit, ask, files, 0 if unit.index in known else self._cost_of([unit]), spent)
             spent += timing.prompt_tokens + timing.output_tokens
             for question in itertools.islice(waiting, 1):
                 ask.send(question)

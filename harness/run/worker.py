@@ -260,8 +260,7 @@ def _answer(send: Callable[[object], None], engine: Engine, meter: DivergenceMet
 
 def _versions(method: str | None, device: str) -> dict[str, str]:
     """Return the versions of Python and of what computes; a package that the fork server loaded besides is none."""
-    own = METHODS[method].packages if method in METHODS else ()
-    packages = () if method is None else (*RUNTIME, *own)
+    packages = () if method is None else (*RUNTIME, *(METHODS[method].packages if method in METHODS else ()))
     found = {package.name: installed_version(package.name) for package in packages if package.module in sys.modules}
     if packages and device.startswith("cuda"):
         from harness.models.cuda import cuda_versions

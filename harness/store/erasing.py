@@ -48,8 +48,7 @@ def erase(directory: RunDir, items: Sequence[Item]) -> list[str]:
         answers = _rewrite_answers(directory, policy.scored)
         logs = (path for path in root.glob("*/worker-*.log") if path.stat().st_size)
         emptied = _each(logs, lambda path: path.write_bytes(b""))
-        left_overs = (path for path in (*root.glob(".*"), *root.glob("*/.*")) if path.is_file())
-        halves = _each(left_overs, Path.unlink)
+        halves = _each((path for path in (*root.glob(".*"), *root.glob("*/.*")) if path.is_file()), Path.unlink)
     shown = ", ".join((*(item.id for item in items[:10]), *(["..."] if items[10:] else [])))
     files = f"{emptied} log(s) emptied, {f'{traces} trace(s) deleted, ' if traces else ''}{halves} half-written"
     said = [

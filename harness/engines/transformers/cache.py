@@ -298,8 +298,7 @@ class PrefixTreeCache(KVCachePool):
         self._visible[:rows].scatter_(2, columns[:, :, None], True)  # noqa: FBT003  # a branch sees its own token
         self._positions[:rows].scatter_(1, columns, here)
         visible, places = self._visible[:rows, :, :width], self._positions[:rows, :width]
-        hidden = self.forward(ids, visible, here, places, columns)
-        return self.finish(hidden.flatten(0, 1)[chosen], keys)
+        return self.finish(self.forward(ids, visible, here, places, columns).flatten(0, 1)[chosen], keys)
 
     def _extend_mask(self, row: int, branch: int, length: int) -> None:
         """Let a branch attend to those of its first `length` tokens that came with the prompt (or draft)."""
