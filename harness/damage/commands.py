@@ -240,13 +240,17 @@ def repair(
     summary = _written(run, summary | {"held_out": _held_out(proof, judged, name, shared) | {"module_bits": bits}})
     verdicts = {one.name: one.verdict for one in judged.candidates}
     cure = next((one for one in reversed(cures) if verdicts[one.name] == "pass"), cures[0])
-    weights, basis = (one.model_dump(include=_WEIGHTS, exclude_none=True) for one in (cure, run.experiment.baseline))
-    entry = {"name": cure.name} | ({} if weights == basis else weights)  # else a candidate has the baseline's
-    entry |= cure.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude=_WEIGHTS)
-    text = f"{_ONLY_LOST}{yaml.safe_dump({'candidates': [entry]}, sort_keys=False)}"
+    text = f"{_ONLY_LOST}{yaml.safe_dump({'candidates': [_entry(cure, run.experiment.baseline)]}, sort_keys=False)}"
     atomic_write(run.directory.path / f"{label}.yaml", text)
     undecided = ExitCode.FAIL if run.experiment.policy.inconclusive == "fail" else ExitCode.INCONCLUSIVE
     return summary, _EXIT_CODES.get(verdicts[cure.name], undecided)
+
+
+def _entry(cure: Variant, baseline: Variant) -> dict[str, Any]:
+    """Return a variant as a candidate of a config, which inherits the baseline's weights if they are its own."""
+    own, shared = (one.model_dump(include=_WEIGHTS, exclude_none=True) for one in (cure, baseline))
+    entry = cure.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude=_WEIGHTS)
+    return {"name": cure.name, **({} if own == shared else own), **entry}
 
 
 def _gated(variant: Variant, sets: Sets, bits: int | None) -> tuple[list[Variant], list[Variant]]:

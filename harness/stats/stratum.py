@@ -207,7 +207,7 @@ def _judge_units(data: units.Units, lost: int, gained: int, margin: float, alpha
     method = "effective Tango score, corrected"
     if data.clustered and count < FEW_CLUSTERS:
         law = units.sign_flips(data, rng)
-        method += " and full-cluster sign-flips"
+        method += " and whole-cluster sign-flips"
     elif not full and count <= MANY_UNITS and (law := units.studentised(data, rng)) is not None:
         method += f" and studentised {'cluster ' if data.clustered else ''}bootstrap"
     elif (law := units.transformed(data, counts.df)) is not None:
