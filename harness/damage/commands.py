@@ -327,8 +327,7 @@ def _held_out(proof: RunRecord, judged: Judgement, name: str, shared: int) -> di
     items = [one for one in before if all(one in own for own in scores.values())]
     lost = [one for one in items if damaged[one] < before[one]]
     kept = [one for one in items if damaged[one] >= before[one] > 0]
-    weights = {one: proof.identities[one]["proof"]["weight_bytes"] for one in scores}
-    rows = []
+    weights, rows = {one: proof.identities[one]["proof"]["weight_bytes"] for one in scores}, []
     for candidate in (one for one in sides if one.strata):
         own = scores[candidate.name]
         back = [own[one] >= before[one] for one in lost]

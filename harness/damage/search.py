@@ -138,8 +138,7 @@ class Journal:
         names = sorted(modules)
         line = self._known.get(digest(names))
         if line is None:
-            began = self._clock()
-            answers = ask(frozenset(names), base)
+            began, answers = self._clock(), ask(frozenset(names), base)
             line = {"modules": names, "scores": answers.scores, "kl": answers.kl, "seconds": self._clock() - began}
             self._appender.append(line)
             self._appender.sync()
@@ -243,8 +242,7 @@ class _Search:
 
     def measured(self, what: str, modules: Iterable[str], base: Modules = frozenset()) -> Measured:
         """Ask the items, and say what came of it."""
-        fresh = self.journal.fresh
-        after = self.journal.measure(self.ask, modules, base)
+        fresh, after = self.journal.fresh, self.journal.measure(self.ask, modules, base)
         if self.journal.fresh > fresh:
             counts = self.counts(after, self.base)
             spent = f"{self.journal.seconds / 60:.1f} of {self.limit / 60:g} min"

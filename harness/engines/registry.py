@@ -79,8 +79,7 @@ def _endpoint(request: EngineRequest) -> AbstractContextManager[Engine]:
 def _managed(request: EngineRequest) -> Iterator[Engine]:
     """Give the engine of a server that is started for it, and ends with it."""
     spec, path = request.variant.engine, Path(request.path)
-    recipe = RECIPES[spec.name]
-    command = command_of(spec, request.path, request.dtype, request.device)
+    recipe, command = RECIPES[spec.name], command_of(spec, request.path, request.dtype, request.device)
     if path.is_file():
         method, size, limit, ends = "gguf", path.stat().st_size, None, tuple[int, ...]()
     else:

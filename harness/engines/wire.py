@@ -88,8 +88,7 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
             raise ValueError(f"an answer whose {what} is a {type(one).__name__}")
     thought = (thought or "").replace("<think>", "").replace("</think>", "")  # some servers leave a mark in
     before = f"<think>\n{thought}\n</think>\n\n" if thought else ""
-    calls = parse_calls(holder.get("tool_calls"))
-    usage = _mapping(data, "usage")
+    calls, usage = parse_calls(holder.get("tool_calls")), _mapping(data, "usage")
     ids, stop = choice.get("token_ids"), choice.get("stop_reason")
     if ids is not None and not (isinstance(ids, list) and all(type(one) is int and one >= 0 for one in ids)):
         raise ValueError(f"an answer whose tokens are no token ids: {ids!r:.80}")

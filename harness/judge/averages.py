@@ -52,8 +52,7 @@ def scopes(strata: Sequence[StratumNumbers], columns: Columns) -> tuple[Scope, .
     """Return the mean difference of everything, of each slice, of each gating stratum, with errors by clusters."""
     everything = ("", "", [*range(len(strata))])
     slices = [(name, "", members) for name, members in by_slice(strata).items()]
-    gating = [(*one.place, [at]) for at, one in enumerate(strata) if one.gating]
-    found = []
+    gating, found = [(*one.place, [at]) for at, one in enumerate(strata) if one.gating], []
     for name, stratum, members in (everything, *slices, *gating):
         rows = columns.of(members[0], members[-1])
         rows = rows.where(rows.answered)

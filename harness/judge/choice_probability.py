@@ -44,8 +44,7 @@ def preferred_choice(item: Item, response: ChoiceLogprobs, metric: str) -> int:
 
 
 def _worth(item: Item, response: ChoiceLogprobs, metric: str) -> list[float]:
-    texts = [choice.strip() for choice in item.choices]
-    size = _SIZES.get(metric.partition(",")[0])
+    texts, size = [choice.strip() for choice in item.choices], _SIZES.get(metric.partition(",")[0])
     if size is None or len(texts) != len(response.logprobs) or not all(texts):
         size, texts = (lambda _: 1), ["-"] * len(response.logprobs)
     return [logprob / size(text) for logprob, text in zip(response.logprobs, texts, strict=True)]

@@ -141,8 +141,7 @@ def _check_sides(run: RunRecord, *, allow_identical: bool) -> dict[str, str]:
     refused, known = dict[str, str](), {"the baseline": baseline}
     if execution.rehearsal is not None or baseline.name in run.failures:
         return refused
-    base = _proof(run, baseline.name)
-    writes = any(item.kind == "generate" for item in run.items)
+    base, writes = _proof(run, baseline.name), any(item.kind == "generate" for item in run.items)
     read = {one.item_id: one.response.prompt_tokens for one in run.of(baseline.name)}
     thought = {one.item_id for one in run.of(baseline.name) if "thinking_characters" in one.metrics}
     one_engine = base.served is None and not execution.cross_engine

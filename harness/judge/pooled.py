@@ -30,8 +30,7 @@ def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Compari
         return compared
     traffic = {at: rules.traffic.get(compared.strata[at].place, compared.strata[at].weight) for at in gating}
     kept = [at for at in gating if traffic[at] > 0.0] or gating
-    strata = [compared.strata[at] for at in kept]
-    weights = np.array([traffic[at] or 1.0 for at in kept])
+    strata, weights = [compared.strata[at] for at in kept], np.array([traffic[at] or 1.0 for at in kept])
     shares = weights / weights.sum()
     counted = ("planned", "asked", "unanswered", "unmatched", "one_sided", "flips")
     total = {name: sum(getattr(one, name) for one in strata) for name in counted}

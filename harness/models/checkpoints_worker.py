@@ -97,8 +97,7 @@ def _zeros_as_kernels_read_them(model: Any) -> Iterator[None]:
 
 def compare_answers(model: Any, recorded: Path) -> str:
     """Say which module of `model` answers the recorded input differently, and by how much; empty if none does."""
-    tensors = load_file(recorded)
-    modules = dict(linear_modules(model))
+    tensors, modules = load_file(recorded), dict(linear_modules(model))
     names = [key.removesuffix(":in") for key in tensors if key.endswith(":in")]
     if absent := [name for name in names if name not in modules]:
         return f"{absent[0]} is not there any more"

@@ -83,8 +83,7 @@ def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant) -> Iterat
 
 def _served_reasons(baseline: Proof, candidate: Proof, variant: Variant, *, cross_engine: bool) -> list[str]:
     """Compare two servers: what only one says is not shown to be equal; flags that quantize something may differ."""
-    wanted = variant.quantization.method
-    reasons = []
+    wanted, reasons = variant.quantization.method, []
     if wanted != "none" and not same_method(candidate.method, wanted):
         reasons.append(f"the config says {wanted} and what is served is {candidate.method}")
     if cross_engine:

@@ -62,8 +62,7 @@ def examine(
     torch: Any = importlib.import_module("torch") if installed_version("torch") else None
     if device == "auto":
         device = "cuda" if torch and torch.cuda.is_available() else "cpu"
-    methods = tuple(method_status(device))
-    cpu = cpuinfo()
+    methods, cpu = tuple(method_status(device)), cpuinfo()
     has = (cpu.get("flags") or cpu.get("Features", "")).split()
     name, capability = cpu.get("model name") or platform.processor() or platform.machine(), ""
     whole = free = 0

@@ -107,8 +107,7 @@ def _cost(run: RunRecord, name: str, files: Sequence[Mapping[str, Any]]) -> dict
 
 def both_answers(run: RunRecord, item_id: str, which: str | None = None) -> Iterator[tuple[str, Item, Scored, Scored]]:
     """Yield candidate, item and both answers, for one candidate or all. Raises UsageError if there is no such item."""
-    item = _find_item(run, item_id)
-    names = [one.name for one in run.experiment.candidates]
+    item, names = _find_item(run, item_id), [one.name for one in run.experiment.candidates]
     if which is not None and which not in names:
         raise UsageError(f"{which!r} is not a candidate of this run: {', '.join(names)}")
     for name in names if which is None else [which]:

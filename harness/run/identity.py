@@ -28,8 +28,7 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     """
     experiment, baseline = plan.experiment, plan.experiment.baseline.name
     cross_engine, control = experiment.execution.cross_engine, variant.name == CONTROL
-    against = directory.recorded(baseline, "variant.json")
-    path = Path(plan.paths[variant.name])
+    against, path = directory.recorded(baseline, "variant.json"), Path(plan.paths[variant.name])
     identity = {
         "weights": weights_of(variant, path),
         "engine": ready.engine_version,

@@ -193,8 +193,7 @@ def _load(
         engine = _engine(job, hardware)
         names = (str(torch.cuda.get_device_name(torch.device(one))) for one in job.device.split(","))
         return engine, _meter(engine, job), " + ".join(names), None
-    note = settle_threads(job.dtype, job.threads)
-    engine = _engine(job, hardware)
+    note, engine = settle_threads(job.dtype, job.threads), _engine(job, hardware)
     engine.context.usage.notes.extend([note] if note else [])
     meter = _meter(engine, job)
     keep_freed_memory()

@@ -266,8 +266,7 @@ def studentised(units: Units, rng: np.random.Generator, draws: int = DRAWS) -> S
     se = ratio_error(units.sums, units.sizes, delta) if count > 1 else 0.0
     if se <= 1e-12:  # noqa: PLR2004 - rounding noise of equal differences is no spread
         return None
-    law = np.empty(draws)
-    step = max(_CHUNK // count, 1)
+    law, step = np.empty(draws), max(_CHUNK // count, 1)
     for start in range(0, draws, step):
         rows = rng.integers(0, count, size=(min(step, draws - start), count))
         law[start : start + rows.shape[0]] = _studentise(units, rows)

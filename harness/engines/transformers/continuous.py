@@ -174,8 +174,7 @@ class Continuous:
 
     def answer(self, schedule: Schedule) -> Iterator[Answer]:
         """Answer the requests of a schedule; yield each answer as it ends. Raises NonFinite with the item's id."""
-        cache = self._cache(schedule)
-        waiting = deque(schedule.batches)
+        cache, waiting = self._cache(schedule), deque(schedule.batches)
         ready: deque[tuple[PackedTree, list[_ActiveAnswer]]] = deque()  # what shares a cache row
         growing: list[list[_ActiveAnswer]] = []
         while waiting or ready or growing:

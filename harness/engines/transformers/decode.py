@@ -75,8 +75,7 @@ class Answer:
 def decode_batch(model: LanguageModel, requests: list[Request], settings: Settings, texts: TextCodec) -> list[Answer]:
     """Answer a batch of prompts. Raises NonFinite with the item's id."""
     batch = Batch(model, [one.prompt for one in requests], texts.pad_id, max(one.tokens for one in requests))
-    hidden = batch.read()
-    answers = [Answer(request) for request in requests]
+    hidden, answers = batch.read(), [Answer(request) for request in requests]
     while True:
         tokens = next_tokens(model.head, hidden, settings, model.tensor(noise_keys(settings, answers)))
         for answer, token in zip(answers, check_tokens(tokens.tolist(), answers), strict=True):

@@ -95,8 +95,7 @@ class Assisted:
 
     def answer(self, model: LanguageModel, request: Request, texts: TextCodec) -> Answer:
         """Return the greedy answer to a request."""
-        ids = model.tensor([request.prompt])
-        ends = texts.end_ids
+        ids, ends = model.tensor([request.prompt]), texts.end_ids
         model.model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=texts.pad_id)
         how = {"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": request.max_tokens}
         counting = model.model.register_forward_pre_hook(self._count)

@@ -134,8 +134,7 @@ def _kl(p: Tensor, difference: Tensor) -> Tensor:
 def save_traces(path: Path, traces: Sequence[Trace]) -> None:
     """Write traces to one safetensors file, whole or not at all, so that a killed process leaves no part of one."""
     tensors = {str(number): trace.hidden.contiguous() for number, trace in enumerate(traces)}
-    names = [[trace.item_id, list(trace.tokens)] for trace in traces]
-    part = path.with_suffix(".part")
+    names, part = [[trace.item_id, list(trace.tokens)] for trace in traces], path.with_suffix(".part")
     with _explained(path, "the traces cannot be written", "free some space or set execution.divergence: false"):
         save_file(tensors, part, metadata={"traces": json.dumps(names)})
         part.replace(path)

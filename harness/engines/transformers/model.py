@@ -207,8 +207,7 @@ def prefill(model: LanguageModel, rows: Sequence[PackedTree], *, pad: int, keep:
     ids, cache = filled("tokens", pad), model.new_cache() if keep else None
     if all(row.single for row in rows):
         return model.forward(ids, cache=cache), cache
-    positions = filled("positions", 0)
-    place = torch.arange(longest, device=model.device)
+    positions, place = filled("positions", 0), torch.arange(longest, device=model.device)
     mask = model.attention(_visible(filled("ends", 0), place), positions, positions)
     return model.forward(ids, mask=mask, positions=positions, cache=cache), cache
 

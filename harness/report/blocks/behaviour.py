@@ -94,8 +94,7 @@ def _row(one: DivergenceRow) -> Row:
     found = one.summary
     means = found.kl, found.kl_error, one.control_kl, found.reverse_kl
     kl, kl_error, noise, reverse = (number_text(value, ".3g") for value in means)
-    error = score(found.same_top_error)
-    first = Cell(kl, note="" if kl_error == "-" else f"± {kl_error}")
+    error, first = score(found.same_top_error), Cell(kl, note="" if kl_error == "-" else f"± {kl_error}")
     same = Cell(f"{score(found.same_top)} %", note="" if error == "-" else f"± {error}")
     change, tokens = points(found.probability_change), f"{found.tokens:,}"
     return one.slice, one.candidate, one.stratum, one.position or "all", first, noise, reverse, same, change, tokens

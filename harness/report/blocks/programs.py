@@ -24,8 +24,7 @@ def cases(judgement: Judgement) -> Iterator[Section]:
     fine, and an undecided stratum is not fine. A candidate that did not pass although all its cases pass gets another
     case, and so does the run.
     """
-    head = texts("case", "class", "outcome", "verdict", "message")
-    green = True
+    head, green = texts("case", "class", "outcome", "verdict", "message"), True
     for candidate in judgement.candidates:
         name, strata = candidate.name, [one for one in candidate.strata if one.gating]
         found = [(one.stratum, one.slice, one.verdict, _why(one, judgement, candidate)) for one in strata]
