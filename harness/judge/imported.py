@@ -21,9 +21,9 @@ from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
 from harness.judge.importers.json_text import below
-from harness.judge.importers.tables import questions, sources
+from harness.judge.importers.tables import other_questions, sources
 from harness.judge.outages import FAILURE, Told, outages
-from harness.judge.outcomes import Outcomes, Said, joined, listed
+from harness.judge.outcomes import Outcomes, Said, joined
 from harness.judge.rules import Rules
 from harness.judge.summaries import Comparison
 from harness.judge.verdicts import Judgement
@@ -63,11 +63,11 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
         raise NotComparable(next(iter(same.values())))
     judged = [one for one in sides if one.name not in same]
     if reading.prompt is None and set(used) == {"table"}:
-        for _, path in named:
-            _refuse_other_questions(baseline, path, reading, options["allow_unmatched"])
-        if asked := sources([baseline, *(path for _, path in named)], reading):
-            told = (np.array([asked.get(item, 0) for item in one.items], np.uint64) for one in (base, *judged))
-            base, *judged = [replace(one, fingerprint=own) for one, own in zip((base, *judged), told, strict=True)]
+        asked, paths = sources([baseline, *(path for _, path in named)], reading), dict(named)
+        other = [set[str](), *(other_questions((baseline, paths[one.name]), reading) for one in judged)]
+        both = zip((base, *judged), other, strict=True)
+        told = [(one, [asked.get(item, 0) ^ (item in odd) for item in one.items]) for one, odd in both]
+        base, *judged = [replace(one, fingerprint=np.array(prints, np.uint64)) for one, prints in told]
     several = 1 if reading.repeats == "mean" else 2 if set(used) != {"table"} else math.inf
     tasks = {item: base.slice[at] for at, item in enumerate(base.items)} if base.said() else {}
     found = outages((_in_words(one, several) for one in (base, *judged)) if tasks else (), tasks)
@@ -209,17 +209,3 @@ def _contents(path: Path) -> frozenset[str]:
     told = [one for one in files if not one.name.startswith("results_")] or files
     data = (np.memmap(one, np.uint8, "r").data if one.stat().st_size else b"" for one in told)
     return frozenset(hashlib.sha256(one).hexdigest() for one in data)
-
-
-def _refuse_other_questions(baseline: Path, path: Path, reading: ImportOptions, tolerated: float) -> None:
-    """Refuse a table whose ids name other questions than the baseline's, as row numbers of another selection do."""
-    names, found = questions((baseline, path), reading)
-    for at, name in enumerate(names):
-        (items, asked), (own, told) = found
-        known, codes = ({one: row for row, one in enumerate(some)} for some in (items, asked[at].names))
-        rows = np.array([known.get(item, -1) for item in own])
-        same = np.array([codes.get(text, -1) for text in told[at].names])[told[at].codes] == asked[at].codes[rows]
-        odd = [own[row] for row in np.flatnonzero((rows >= 0) & ~same)]
-        if len(odd) > tolerated * len(own) and min(len(codes), len(told[at].names)) > 1:  # one text may name a template
-            text = f"{path}: {len(odd)} items have another {name} than in {baseline} ({listed(odd)})"
-            raise NotComparable(f"{text}: give ids that name the same questions, or what must agree with --prompt")

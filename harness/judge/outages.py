@@ -16,6 +16,7 @@ _COSTS, _SHARE = 3.0, 0.125  # the least that an error costs which is never righ
 _ONE_TEXT, _SEVERAL_TEXTS = 0.35, 1.0  # the same of one that is right at times, times that; numbers may be answers
 _GRADE = 0.5  # below which the lowest score of an error may be a judge's lowest grade
 _NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens and seconds that it took
+_WIDE = re.compile(r"[\u3040-\ud7ff\uff00-\uffef]")  # a Chinese, Japanese or Korean sign, about half a word
 _CODE = r"[a-fA-F-]{0,36}\d[0-9a-fA-F-]*"  # the same in a text of one word
 _ERROR = "which looks like an error of its server: counted as unanswered"
 _DOUBT = "never right, and hardly given by another side: if that is an error of its server, it hides losses, so look"
@@ -55,8 +56,8 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
     comes `_LEAST` times or more, or `_IN_TASK` in one task, where another side does not give it, clearly more often
     than the other way round, and that costs: that side scores clearly more there. Clearly is by four standard errors,
     of two counts about six roots of the smaller. What is never right need not cost if it is empty, a word for nothing
-    or a mark of a failure, and may come on both sides if no model writes it. Other words that are never right and do
-    not cost are doubtful.
+    or a mark of a failure, and may come on both sides if no model writes it. Nor need these cost if they are one of
+    several answers. Other words that are never right and do not cost are doubtful.
     """
     found: list[dict[tuple[str, str], list[Told]]] = []
     scores: list[dict[str, list[float]]] = []
@@ -83,7 +84,7 @@ def _words(text: str) -> str | None:
     """Return a text without its numbers if it may be an error, None if it is a label, or the model's own."""
     words = re.sub(_NUMBER if " " in text else _CODE, "...", text)
     nothing = _NOTHING.fullmatch(words if re.search("[a-zA-Z]", words) else text)  # a number is an answer
-    spoken = len(words) < _SHORTEST or _SPEAKS.search(text) is not None
+    spoken = len(_WIDE.sub("...", words)) < _SHORTEST or _SPEAKS.search(text) is not None
     return words if nothing or not spoken or CERTAIN.match(text) or FAILURE.fullmatch(text) else None
 
 
@@ -93,14 +94,15 @@ def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, li
     lowest, several = min(one.score for one in same), not all(one.alone for one in same)
     grade = lowest if lowest < _GRADE else 0.0
     right = [one.score - grade if one.alone else math.floor(one.score) for one in same]
-    if CERTAIN.match(first) and (several or not math.fsum(right)):
+    certain = CERTAIN.match(first) is not None
+    if certain and not math.fsum(right):
         return len(same) >= least
     here = [(one, score) for one, score in zip(same, right, strict=True) if one.item not in known]
     gains = [fmean(scores.get(one.item) or [one.score]) - one.score for one, _ in here]
     there, gained, kept = len(known - own), math.fsum(gains), math.fsum(score for _, score in here)
     if len(here) < there + 6.0 * math.sqrt(there) + least:
         return False
-    if (several or not kept) and (_NOTHING.fullmatch(first) or FAILURE.fullmatch(first)):
+    if (several or not kept) and (certain or _NOTHING.fullmatch(first) or FAILURE.fullmatch(first)):
         return True
     times = _SEVERAL_TEXTS if len({one.text for one in same}) > 1 else _ONE_TEXT
     costs = gained > max(4.0 * math.hypot(*gains), times * kept)

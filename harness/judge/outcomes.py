@@ -264,7 +264,7 @@ def _last_look(side: Outcomes, other: Outcomes) -> NDArray[np.int64]:
 
 def _counted(baseline: Outcomes, candidate: Outcomes, pairs: Pairs, allow_unmatched: float) -> Pairs:
     """Name what did not match. Raises NotComparable where it is more than allowed."""
-    asked = "asked differently, or known on one side only (prompt, document or task arguments)"
+    asked = "asked differently, or known on one side only (prompt, right answer, document or task arguments)"
     lost, parts = 0, []
     for positions, side, where in (
         (pairs.baseline_only, baseline, f"only in {baseline.name}"),

@@ -122,6 +122,22 @@ STATES = [
     ("failure_reason", "timeout", ""),
     ("is_error", 1, 0),
     ("error", "quota exceeded", ""),
+    ("done_reason", "length", "stop"),
+    ("stop_type", "limit", "eos"),
+    ("stopped_limit", True, False),
+    ("finish_reason", "FinishReason.LENGTH", "FinishReason.STOP"),
+    ("finish_reason", "FINISH_REASON_MAX_TOKENS", "FINISH_REASON_STOP"),
+    ("finish_reason", "time_limit", "eos"),
+    ("finish_reason", "insufficient_system_resource", "stop"),
+    ("meta.status_code", 503, 200),
+    ("meta.is_error", True, False),
+    ("meta.error", 503, None),
+    ("meta.answer", "None", "4 lamps"),
+    ("meta.finish_reason", "model_length", "stop"),
+    ("response.truncated", True, False),
+    ("response.finish_reason.type", "length", "stop"),
+    ("response.status_code", 503, 200),
+    ("response.error.code", 503, None),
 ]
 
 
@@ -192,6 +208,17 @@ def test_an_error_that_is_right_once_by_luck_is_no_answer(tmp_path):
     few = [float(at % 10 == 0) for at in range(400)]
     texts = [[f"The final answer is {at}" for at in range(400)], [f"{at} lamps" for at in range(400)]]
     sides = [_table(tmp_path / name, few, said) for name, said in zip("cd", texts, strict=True)]
+    assert compared(*sides) == 0
+
+
+@pytest.mark.parametrize("error", ["请求超时", "服务器繁忙，请稍后再试", "サーバーエラー", "오류가 발생했습니다"])
+def test_a_short_error_without_blanks_hides_no_loss(tmp_path, error):
+    """A Chinese, Japanese or Korean sign says as much as half a word; a label of two is none."""
+    sides = [
+        _table(tmp_path / side, scores, _answers(side, scores, error)) for side, scores in (("a", BASE), ("b", WORSE))
+    ]
+    assert compared(*sides) == 4
+    sides = [_table(tmp_path / side, BASE, _answers(side, BASE, "消极")) for side in "ab"]
     assert compared(*sides) == 0
 
 

@@ -78,6 +78,15 @@ def test_json_and_eval_are_the_same(tmp_path, log):
         )
 
 
+def test_the_newest_log_is_so_by_its_time_wherever_it_was_written(tmp_path, capsys):
+    """09:00 at an offset of -08:00 is 17:00 in UTC, after 15:00 there."""
+    base = inspect_log(tmp_path / "base.json", [["C"]] * 300, created="2026-03-01T10:00:00+00:00")
+    for name, grade, created in (("old", "C", "2026-03-01T15:00:00+00:00"), ("new", "I", "2026-03-01T09:00:00-08:00")):
+        inspect_log(tmp_path / "int4" / f"{name}.json", [[grade]] * 300, model="int4", created=created)
+    assert compared(base, tmp_path / "int4", "--json") == 1
+    assert "the newest counts (new.json)" in capsys.readouterr().out
+
+
 def test_metadata_makes_strata_and_clusters(tmp_path, log):
     """Fields of a sample's metadata, nested ones too."""
     (tmp_path / "log.json").write_text(json.dumps(log))

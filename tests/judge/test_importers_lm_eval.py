@@ -86,6 +86,13 @@ def test_doc_fields_make_strata_and_clusters(samples):
     assert found.cluster[4] == "colors/b1"
 
 
+def test_a_document_without_a_source_is_one_by_itself(tmp_path):
+    """All of them as one source would count as one item."""
+    lines = [lm_eval_sample(at, doc={"q": f"jar {at}", "book": None if at % 2 else "b"}) for at in range(8)]
+    found = load(samples_of(tmp_path, "jars", lines), ImportOptions(cluster="book"))
+    assert len(found.cluster.names) == 5
+
+
 def test_a_field_that_is_not_there_is_named_with_those_that_are():
     """`--stratum level` over documents that have no level: usage, and the fields to choose from."""
     with pytest.raises(

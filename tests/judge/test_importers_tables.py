@@ -252,7 +252,7 @@ def test_an_id_that_no_float_holds_is_refused(tmp_path):
 def test_whole_numbers_that_pandas_wrote_as_floats_are_whole_in_csv_too(tmp_path):
     """``3.0`` of a CSV is the ``3`` of JSON lines; if ``3`` is there as well, both stay as they are."""
     found = load(csv_of(tmp_path / "a.csv", "item,score,k", ["1.0,1,5.0", "2.0,1,"]), ImportOptions(cluster="k"))
-    assert (found.items, found.cluster.names) == (("1", "2"), ("5", "none"))
+    assert (found.items, found.cluster.names) == (("1", "2"), ("5", "none: 2"))
     assert load(csv_of(tmp_path / "b.csv", "item,score", ["3.0,1", "3,0"])).items == ("3.0", "3")
 
 
@@ -385,6 +385,18 @@ MORE = [
     "chrf",
     "refusal",
     "correct_fp8",
+    "pass_fail",
+    "right_wrong",
+    "hit_or_miss",
+    "correct_vs_wrong",
+    "free_of_errors",
+    "without_errors",
+    "zero_errors",
+    "caught_bug",
+    "detects_bias",
+    "rejects_invalid",
+    "resists_jailbreak",
+    "handles_missing",
 ]
 
 
@@ -398,6 +410,28 @@ def test_a_column_of_which_less_is_better_is_no_score(tmp_path, name):
     else:
         with pytest.raises(UsageError, match=f"{name} is not a score: less of it is better"):
             load(path, options)
+
+
+@pytest.mark.parametrize("column", ["metric", "scorer", "metric_name", "score_name", "Evaluator"])
+@pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.parametrize("told", [["hallucination_rate"], ["accuracy"], ["f1", "exact_match"]])
+def test_a_metric_that_a_column_names_is_no_score_if_less_of_it_is_better(tmp_path, column, sliced, told):
+    """Long tables name it in all rows, or in those of a slice, and hold it in a column `value`."""
+    path = _csv(tmp_path / "a.csv", [{"item": at, "value": 0.5, column: told[at % len(told)]} for at in range(8)])
+    options = ImportOptions(score="value", slice=column if sliced else None)
+    if told[0] == "hallucination_rate":
+        with pytest.raises(UsageError, match="hallucination_rate is not a score: less of it is better"):
+            load(path, options)
+    else:
+        assert load(path, options).score.tolist() == [0.5] * 8
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_an_item_without_a_source_is_one_by_itself(tmp_path, suffix):
+    """All of them as one source would count as one item."""
+    rows = [{"item": at, "score": 1.0, "book": f"b{at // 2}" if at < 6 else None} for at in range(10)]
+    found = load(WRITERS[suffix](tmp_path / f"a.{suffix}", rows), ImportOptions(cluster="book"))
+    assert len(found.cluster.names) == 7
 
 
 def test_decimals_are_exact(tmp_path):

@@ -151,6 +151,19 @@ def test_ids_that_are_row_numbers_of_another_selection_are_refused(tmp_path, col
     assert compared(base, side, *words) == code
 
 
+@pytest.mark.parametrize("column", ["target", "question"])
+def test_a_few_other_questions_that_the_candidate_gains_hide_no_loss(tmp_path, capsys, column):
+    """They are named and taken as lost: of the others it loses more than the margin."""
+    told = [f"q{at}" for at in range(2000)]
+    base = csv_of(
+        tmp_path / "base.csv", f"item,score,{column}", [f"{at},{int(at >= 300)},{one}" for at, one in enumerate(told)]
+    )
+    lines = [f"{at},{int(at < 20 or at >= 340)},{one}{'!' * (at < 20)}" for at, one in enumerate(told)]
+    side = csv_of(tmp_path / "side.csv", f"item,score,{column}", lines)
+    assert compared(base, side, "--margin", "0.02", "--json") == 3
+    assert "20 asked differently" in capsys.readouterr().out
+
+
 def test_a_few_edited_questions_and_a_column_of_one_side_are_tolerated(tmp_path):
     """As many as may be unmatched: one in a hundred."""
     told = [f"q{at}" for at in range(300)]

@@ -84,6 +84,75 @@ def test_a_mark_in_a_nested_column_need_not_cost(tmp_path):
     assert compared(*paths) == 4
 
 
+def _ends(off: bool) -> str:
+    return "length" if off else "stop"
+
+
+NESTED = {
+    "text and reason": lambda text, off: {"response": {"text": text, "finish_reason": _ends(off)}},
+    "reason beside it": lambda text, off: {"response": text, "meta": {"finish_reason": _ends(off)}},
+    "no text": lambda text, off: {"data": {"id": text, "response": "" if off else text}},
+    "no sample": lambda text, off: {"data": {"id": text, "sampled": "" if off else text}},
+    "error": lambda text, off: {"result": {"text": text, "error": "HTTP 503" if off else None}},
+    "error in place of it": lambda text, off: {"gen": {"id": text, "response": "Error code: 503" if off else text}},
+    "status": lambda text, off: {"run": {"id": text, "status_code": 503 if off else 200}},
+    "body of a chat": lambda text, off: {
+        "response": {"body": {"choices": [{"message": {"content": text}, "finish_reason": _ends(off)}]}}
+    },
+    "choices": lambda text, off: {"choices": [{"id": text, "message": {"content": None if off else text}}]},
+    "message": lambda text, off: {"message": {"role": "assistant", "content": "" if off else text}, "at": text},
+    "messages": lambda text, off: {
+        "messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "" if off else text}]
+    },
+    "outputs": lambda text, off: {"outputs": [{"text": text, "finish_reason": _ends(off)}]},
+    "deep": lambda text, off: {"run": json.loads('{"a":' * 400 + '"b"' + "}" * 400), "response": "" if off else text},
+}
+
+
+@pytest.mark.parametrize("form", NESTED)
+def test_objects_in_json_lines_hide_no_failure_of_the_baseline(tmp_path, form):
+    """Clients write answers, states and errors into objects and lists of them; equally good sides pass."""
+    base, worse = _scores(17, 0.1)
+
+    def lines(side, *, failing):
+        for at, (was, now) in enumerate(zip(base, worse, strict=True)):
+            off = failing and side == "a" and _down(at)
+            score = was if side == "a" or not failing else now
+            yield {"item": at, "score": 0.0 if off else score, **NESTED[form](_say(side, at), off)}
+
+    assert compared(*_pair(tmp_path, lambda side: lines(side, failing=True))) == 4
+    (tmp_path / "well").mkdir()
+    assert compared(*_pair(tmp_path / "well", lambda side: lines(side, failing=False))) == 0
+
+
+@pytest.mark.parametrize(("label", "code"), [(True, 0), (False, 4)])
+@pytest.mark.parametrize("form", ["lists", "columns", "epochs"])
+def test_a_label_that_reads_like_an_error_is_an_answer_if_it_is_right(tmp_path, form, label, code):
+    """Some items are right in all of their answers with it; with one that is an error, none is, on either side."""
+    chance, classes = random.Random(18), ("Login issue on the phone", "Refund by mail", "Request timed out")
+    gold = [chance.choice(classes if label else classes[:2]) for _ in range(600)]
+    skill, sides = [chance.betavariate(4, 1) for _ in gold], []
+    for side in "ab":
+        told = [
+            [one if chance.random() < can else chance.choice(classes) for _ in range(3)]
+            for one, can in zip(gold, skill, strict=True)
+        ]
+        right = [[float(text == one) for text in texts] for one, texts in zip(gold, told, strict=True)]
+        cells = [{"responses": one} if form == "lists" else _cell("columns", one) for one in told]
+        rows = enumerate(zip(right, cells, strict=True))
+        path = jsonl(
+            tmp_path / f"{side}.jsonl", [{"item": at, "score": sum(own) / 3, **one} for at, (own, one) in rows]
+        )
+        if form == "epochs":
+            path = inspect_log(tmp_path / f"{side}.json", right, epochs=3)
+            log = json.loads(path.read_text())
+            for sample, text in zip(log["samples"], [text for texts in told for text in texts], strict=True):
+                sample["output"] = {"choices": [{"message": {"content": text}}]}
+            path.write_text(json.dumps(log))
+        sides.append(path)
+    assert compared(*sides, "--margin", "0.1") == code
+
+
 def test_a_limit_that_cuts_every_answer_of_the_baseline_hides_no_loss(tmp_path):
     """Its column holds one value; the candidate's another."""
     base, worse = _scores(3, 0.08)

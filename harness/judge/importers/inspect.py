@@ -9,7 +9,8 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ class _Log:
         self.file, self.header = file, _header(file)
         self.run: Mapping[str, Any] = self.header["eval"]
         self.task, self.created = str(self.run["task"]), str(self.run.get("created", ""))
+        with suppress(ValueError, OverflowError):  # in UTC, so that texts sort by time
+            self.created = datetime.fromisoformat(self.created).astimezone(UTC).isoformat()
         self.arguments: Mapping[str, Any] = self.run.get("task_args") or {}
         self.config: Mapping[str, Any] = self.run.get("config") or {}
         how = {**inner(self.run, "model_generate_config"), **inner(self.header, "plan", "config")}

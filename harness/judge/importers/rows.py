@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
 _LOWER = re.findall(r"^[^#\s]+", Path(__file__).with_name("less_is_better.txt").read_text("utf-8"), re.MULTILINE)
 _MORE = "rate|count|total|mean|avg|max|score|norm|normali[sz]ed|prob|detected|flag|abs|perspective_api|answers?"
 _MORE += "|pct|percent(age)?|ratio|frac(tion)?|share|per_[a-z]+"  # as tables call a share
-_LESS = re.compile(rf"(?:.*_)?(?<!no_)(?<!not_)(?<!non_)(?:{'|'.join(_LOWER)})(_({_MORE}))*_*")
+_LESS = re.compile(rf"(?:.*_)?{_LOWER[0]}(?:{'|'.join(_LOWER[1:])})(_({_MORE}))*_*")
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
 
@@ -139,7 +139,8 @@ class Rows:
             self.levels.setdefault(axis, [""] * len(self.items)).append(found.get(axis, ""))
         if options.cluster:
             self.clusters = self.clusters or []
-            self.clusters.append(f"{task}/{as_level(dig(document, options.cluster, where))}")
+            source = as_level(dig(document, options.cluster, where))
+            self.clusters.append(f"{task}/{source}" if source != "none" else f"none: {item}")
         self.items.append(item)
         self.scores.append(score)
         self.prints.append(asked)

@@ -33,8 +33,10 @@ _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  
 _ASKED = _QUESTION | _RIGHT
 _HOW = Path(__file__).with_name("how_asked.txt").read_text("utf-8")  # a pattern of names that say how it was asked
 _MADE = dict.fromkeys(("model", "model_name", "model_id", "checkpoint", "quantization"), 0)
-_MOST = _MADE | dict.fromkeys(("judge", "grader", "metric", "scorer"), 1)
+_SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evaluator"), 1)
+_MOST = _MADE | _SCORED | dict.fromkeys(("judge", "grader"), 1)
 """How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
+_DEEPEST = 9  # steps of a dotted name into the objects of a JSON line
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
@@ -81,6 +83,9 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     if options.prompt:
         rows.prints = columns[options.prompt].rows(lambda one: fingerprint(as_level(one)), np.uint64, str)
     rows.clusters = columns[options.cluster].labels() if options.cluster else None
+    if rows.clusters and "none" in (names := rows.clusters.names):  # an item without one is a source by itself
+        pairs = zip(items, rows.clusters.codes, strict=True)
+        rows.clusters = [f"none: {item}" if names[code] == "none" else names[code] for item, code in pairs]
     rows.weights = numbers(options.weight) if options.weight else None
     if right and options.chance is None:
         own, codes = columns[right[0]].labels(), slices.codes
@@ -88,6 +93,9 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
         rows.chances = [guess[code] for code in codes]  # by the right answers of the row's slice
     told = {one: {*columns[one].labels().names} - {"none"} for one in how}
     check_one_model(path, ({key: one} for key, own in told.items() if key.lower() in _MADE for one in own))
+    by = [one for one, own in told.items() if one.lower() in _SCORED and len(own) == 1]
+    metrics = {*(slices.names if (options.slice or "").lower() in _SCORED else ())}.union(*(told[one] for one in by))
+    rows.measure = {one: one for one in metrics}
     rows.settings = {one: listed(own, 9) for one, own in told.items() if len(own) <= _MOST.get(one.lower(), 9)}
     rows.said = functools.partial(_answers, path, options)
     return rows.outcomes(name)
@@ -114,14 +122,19 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     return found
 
 
-def questions(paths: Sequence[Path], options: ImportOptions) -> tuple[list[str], list[tuple[list[str], list[Labels]]]]:
-    """Return which columns of all tables hold what was asked or is right, and each table's items and those columns."""
-    known, found = [_header(path) for path in paths], []
+def other_questions(paths: Sequence[Path], options: ImportOptions) -> set[str]:
+    """Return the items of which the second table says another question or right answer than the first."""
+    known, found = [_header(path) for path in paths], set[str]()
     names = [one for one in known[0] if one.lower() in _ASKED and all(own.count(one) == 1 for own in known)]
-    for path in paths if names else ():
-        items, *columns = _columns(path, [options.item or "item", *names], optional=names)
-        found.append((_items(items, path), [one.labels() for one in columns]))
-    return names, found
+    wanted = [options.item or "item", *names]
+    (ids, *asked), (own, *told) = (_columns(path, wanted, names) for path in paths) if names else ([_Column([])],) * 2
+    items, theirs = _items(ids, paths[0]), _items(own, paths[1])
+    for before, after in zip(map(_Column.labels, asked), map(_Column.labels, told), strict=True):
+        said = dict(zip(items, (before.names[code] for code in before.codes), strict=True))
+        texts = zip(theirs, (after.names[code] for code in after.codes), strict=True)
+        if min(len(before.names), len(after.names)) > 1:  # one text may name a template
+            found |= {item for item, text in texts if said.get(item, text) != text}
+    return found
 
 
 def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
@@ -152,8 +165,22 @@ def _header(path: Path) -> list[str]:
 
 @functools.lru_cache(16)
 def _keys(path: Path, *_state: int) -> tuple[str, ...]:
-    """Return the keys of all JSON lines: that of a fault may come late."""
-    return tuple(dict.fromkeys(key for one in json_objects(path) for key in one))
+    """Return the keys of all JSON lines: that of a fault may come late. Of ids as keys, a thousand are enough."""
+    return tuple(dict.fromkeys(key for row in json_objects(path) for key in (*row, *dict(_leaves(row)))))[:1000]
+
+
+def _leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Give what is in an object, or in a list of them, by dotted names; of messages, those of the last one's role."""
+    if isinstance(told, list) and told and all(isinstance(one, dict) for one in told):
+        role = told[-1].get("role") or ""
+        parts, name = [one for one in told if (one.get("role") or "") == role], f"{name}.{role}".rstrip(".")
+        keys = dict.fromkeys(key for one in parts for key in one)
+        told = {key: own if len(own := [one[key] for one in parts if key in one]) > 1 else own[0] for key in keys}
+    if isinstance(told, dict) and name.count(".") < _DEEPEST:
+        for key, one in told.items():
+            yield from _leaves(one, f"{name}.{key}".lstrip("."))
+    else:
+        yield name, told
 
 
 def _items(column: _Column, path: Path) -> list[str]:
@@ -166,7 +193,7 @@ def _items(column: _Column, path: Path) -> list[str]:
 def _columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) -> list[_Column]:
     """Read columns. optional: those that a JSON line may lack."""
     if path.suffix.lower() in JSON_LINES:
-        lines = list(enumerate(json_objects(path), 1))
+        lines = [(at, dict(_leaves(row)) | row) for at, row in enumerate(json_objects(path), 1)]
         return [
             _Column([row.get(one) if one in optional else dig(row, one, f"{path}: line {at}") for at, row in lines])
             for one in wanted
