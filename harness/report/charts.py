@@ -83,8 +83,7 @@ def widths(chart: Chart) -> tuple[list[str | float], Callable[[str | float], flo
         return levels.index(level) / max(len(levels) - 1, 1)
 
     shown: list[str | float] = [low, high] if chart.scatter else levels
-    every = -(-len(shown) // _LEVELS_SHOWN) or 1
-    return shown[::every], lambda level: LEFT + 8 + share(level) * (RIGHT - LEFT - 16)
+    return shown[:: -(-len(shown) // _LEVELS_SHOWN) or 1], lambda level: LEFT + 8 + share(level) * (RIGHT - LEFT - 16)
 
 
 def legend(section: Section, *, base: str) -> list[tuple[str, tuple[str, str, str]]]:

@@ -102,8 +102,7 @@ def schedules(context: EngineContext, requests: Sequence[Request], budget: Budge
 def _slots(requests: int, rows: int, room: int) -> int:
     """Return how many answers grow at a time: `room`, or up to a quarter more if that saves a whole round."""
     slots = max(1, min(requests, rows, room))
-    rounds = -(-requests // slots)
-    fewer = -(-requests // max(1, rounds - 1))
+    fewer = -(-requests // max(1, -(-requests // slots) - 1))
     return fewer if fewer <= min(rows, slots + slots // 4) else slots
 
 

@@ -196,8 +196,7 @@ class TraceComparer:
         """Yield the responses to a unit."""
         self._comparer = None
         if self._baseline is not None:
-            traces = load_traces(trace_path(self._folder, unit))
-            self._comparer = Comparer(traces, self._baseline, self._engine.head)
+            self._comparer = Comparer(load_traces(trace_path(self._folder, unit)), self._baseline, self._engine.head)
         yield from self._engine.answer(items, settings, observer=self._comparer)
 
     def measured(self) -> tuple[tuple[Divergence, ...], str]:
