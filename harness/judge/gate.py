@@ -130,9 +130,7 @@ def _sentence(one: _Gate) -> str:
 def _control_failures(comparisons: Comparisons, control: CandidateVerdict | None, rules: Rules) -> list[str]:
     """Return where the baseline differs from itself by more than is allowed: scores, what it answers, tail events."""
     found = []
-    for one in (comparisons.control, comparisons.control_reversed):
-        if one is None:
-            continue
+    for one in filter(None, (comparisons.control, comparisons.control_reversed)):
         if one.refused:
             found.append(f"the A/A control cannot be compared with the baseline: {one.refused}")
             continue
