@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,10 @@ LABELLED, SHARE = 10, 50
 """Lines, and one in how many of the file's, that a target is right for to be a label beside answers of other kinds."""
 SHORT = 3
 """Letters of the longest label that counts as a whole word alone: `no` stands in `know`."""
+DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-") | {"\ufe0f": ""})
+"""Hyphens, minus signs and en dashes are one sign; the mark that asks for the picture of an emoji is none."""
+LETTER = "[^\\W\u0e00-\U0010ffff]"
+"""A letter, digit or underscore, but of scripts without spaces."""
 GUESSES = ("{}", "[]", "0", "I'm sorry, but I can't help with that.")
 """Answers without content, which fit a schema that requires nothing and an expression that is found nearly anywhere."""
 
@@ -75,8 +80,11 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     if scorer == "json_schema":
         return {"score": fits_schema(text, json.loads(doc["schema"]))}
     if others := doc.get("others"):
+        signed = _signed([*targets, *others])
+        text = _as_written(text) if signed else text
+        targets, others = ([_as_written(one) if one in signed else one for one in some] for some in (targets, others))
         text = _without_rejected(text, [*targets, *others])
-        if named(text, [*targets, *others]) - {*targets}:
+        if _named(text, [*targets, *others]) - {*targets}:
             return {"score": 0.0}
         targets = [one for one in targets if _begins_a_word(one, text)]
     return {
@@ -84,6 +92,32 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
             text, targets
         )
     }
+
+
+def _as_written(text: str) -> str:
+    """A text with the signs by which labels may differ, without Markdown's backslashes."""
+    return re.sub(r"\\(?=[^\w\s])", "", unicodedata.normalize("NFKC", text).translate(DASHES))
+
+
+def _signed(labels: list[str]) -> list[str]:
+    """The labels that signs alone tell apart, as `-1` and `1`, `C++` and `C` or `>=` and `>`, longest first."""
+    words = Counter(plain(one).replace("\ufe0f", "") for one in labels)
+    alike = [one.casefold() for one in labels if words[word := plain(one).replace("\ufe0f", "")] > 1 or not word]
+    found = [one for one in labels if any(other in one.casefold() for other in alike)]
+    return sorted(found, key=len, reverse=True)
+
+
+def _named(text: str, labels: list[str]) -> set[str]:
+    """The labels in an answer: those that signs tell apart as they are written, the others by their words."""
+    signed, found = _signed(labels), set[str]()
+    text = re.sub(r"</?[A-Za-z]\w*>", " ", text) if {"<", ">"} & {*signed} else text  # such as `<answer>`
+    for one in signed:
+        before = f"(?<!{LETTER})" if re.match(r"[\w+-]", one) else ""
+        behind = f"(?!{LETTER})" if re.search(r"[\w-]\Z", one) else ""
+        behind += r"(?! \S)" if one == "-" else ""  # a dash between words
+        text, count = re.subn(rf"(?i){before}{re.escape(one)}{behind}", " | ", text)
+        found |= {one} if count else set()
+    return found | named(text, [one for one in labels if one not in signed])
 
 
 def _without_rejected(text: str, labels: list[str]) -> str:
