@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import datasets
 from harness.suite.sandbox import Program, execute, missing
 from harness.suite.sandbox.names import taken
 from harness.suite.toolkit.generated_code import Asked, program_of
-from harness.suite.toolkit.scoring import contains_any, exactly_any, matches_any, named, near_number, overlap, plain
+from harness.suite.toolkit.scoring import contains_any, matches_any, named, near_number, plain, scored
 from harness.suite.toolkit.scoring_json import fits_schema
 from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
@@ -92,6 +93,19 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
             text, targets
         )
     }
+
+
+def exactly_any(text: str, targets: Sequence[str]) -> float:
+    """Score 1 where the answer is one of the targets, but for white space around it and Unicode composition."""
+    given = unicodedata.normalize("NFC", text).strip()
+    return float(any(given == unicodedata.normalize("NFC", one).strip() for one in targets))
+
+
+def overlap(text: str, targets: Sequence[str]) -> float:
+    """Score in [0, 1] by the best chrF (Popovic 2015, WMT; sacrebleu's, order 6, beta 2) against the targets."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    return scored(lambda: float(CHRF().sentence_score(text, list(targets)).score) / 100)
 
 
 def _as_written(text: str) -> str:

@@ -177,6 +177,20 @@ function errorOf(name, text) {
   return Object.hasOwn(ERRORS, name) ? new ERRORS[name](text) : Object.assign(new Error(text), { name });
 }
 
+// An error that no program can prevent.
+function uncrossable(text) {
+  return Object.assign(new TypeError(text), { name: 'Uncrossable' });
+}
+
+// What the tests require; a package that is not there is no error of the code.
+function required(name) {
+  try {
+    return require(name);
+  } catch (error) {
+    throw Object.assign(error, { name: 'ModuleNotFoundError' });
+  }
+}
+
 // The tests: calls go out, values come back, and are compared here.
 function hold(program) {
   const [inbox, outbox, verdict] = [told.inbox, told.outbox, told.verdict];
@@ -192,8 +206,9 @@ function hold(program) {
   const standIn = (value) => {
     const number = value.kept;
     if (number === undefined) foreign = true;
-    const made = (...given) => {
+    const made = function (...given) {
       if (gone) throw gone;
+      if (new.target) throw uncrossable('an object of a class stays with the code under test');
       return call(number, given);
     };
     return number === undefined ? undefined : Object.defineProperty(made, 'length', { value: undefined });
@@ -203,7 +218,7 @@ function hold(program) {
   const call = (number, given) => {
     asked = true;
     const none = () => {
-      throw new TypeError('a function cannot be handed to the code under test');
+      throw uncrossable('a function cannot be handed to the code under test');
     };
     const request = { kept: number, arguments: given.map((one) => encoded(one, none)) };
     let reply;
@@ -267,7 +282,7 @@ function hold(program) {
   try {
     // A scope of its own for each layer, so that what the tests define stands before what the code does.
     const body = `{\n${program.setup}\n${program.tests.join('\n')}\n}`;
-    vm.compileFunction(body, ['require'], { contextExtensions: [scope] })(require);
+    vm.compileFunction(body, ['require'], { contextExtensions: [scope] })(required);
   } catch (error) {
     lost(error);
   }
