@@ -6,8 +6,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,7 @@ from harness.suite.toolkit.traffic import read_rows
 
 FLAG = "--allow-code-execution"
 LANGUAGE = "code_language"  # the field of a document that says in which language its answer will be run
-
 _TRIAL: dict[str, Any] = tomllib.loads(Path(__file__).with_name("sandbox").joinpath("trial.toml").read_text("utf-8"))
-_AGAIN = re.compile("passes|ImportError|ModuleNotFoundError|PermissionError|Uncrossable")
 
 
 def runs_code(item: Item) -> bool:
@@ -33,8 +30,7 @@ def runs_code(item: Item) -> bool:
 
 def refuse_code(items: Iterable[Item], *, allowed: bool) -> None:
     """Raise UsageError where an item's answer would be run and that is not allowed."""
-    first = None if allowed else next(filter(runs_code, items), None)
-    if first is not None:
+    for first in () if allowed else filter(runs_code, items):
         raise UsageError(_refusal(first.slice))
 
 
@@ -53,7 +49,7 @@ def untestable(items: Iterable[Item]) -> list[Problem]:
         own.sort(key=lambda doc: not re.search(told["first"], "".join(doc["tests"])))
         some = [own[at : at + told["together"]] for at in range(0, min(len(own), told["most"]), told["together"])]
         with ThreadPoolExecutor(2) as pool:
-            ends = chain(*pool.map(partial(_ends, told["raises"]), some))
+            ends = chain(*pool.map(_ends, repeat(told["raises"]), some))
         for doc, end in zip(own, ends, strict=False):
             if end == "passes" and re.search(_TRIAL["expecting"], "".join(doc["tests"])):
                 end = _ends(told["returns"], [doc])[0]  # noqa: PLW2901 - how it ends
@@ -73,7 +69,7 @@ def _ends(stub: str, docs: Sequence[Any]) -> list[str]:
     tried, *ends = execute(program).reason.split() or ["passes"]
     if tried != "tried":
         return [tried] if len(docs) == 1 else [end for doc in docs for end in _ends(stub, [doc])]
-    ends = [_ends(stub, [doc])[0] if _AGAIN.match(end) else end for doc, end in zip(docs, ends, strict=False)]
+    ends = [_ends(stub, [doc])[0] if end == "again" else end for doc, end in zip(docs, ends, strict=False)]
     return ends + (_ends(stub, docs[len(ends) :]) if len(ends) < len(docs) else [])
 
 
@@ -82,9 +78,8 @@ def check_consent(experiment: Experiment, source: str, *, allowed: bool) -> None
     problems = []
     needed = [_languages(spec) for spec in experiment.slices]
     for index, (spec, languages) in enumerate(zip(experiment.slices, needed, strict=True)):
-        said = [_refusal(spec.key)] if languages and not allowed else []
-        said += filter(None, map(missing, sorted(languages)))
-        problems += [Problem(f"slices[{index}]", text) for text in said]
+        said = [_refusal(spec.key) if languages and not allowed else "", *map(missing, sorted(languages))]
+        problems += [Problem(f"slices[{index}]", text) for text in filter(None, said)]
     if problems:
         raise ConfigError(source, problems)
     for language in sorted(set().union(*needed)):

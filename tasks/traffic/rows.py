@@ -21,8 +21,8 @@ from harness.suite.toolkit.generated_code import Asked, program_of
 from harness.suite.toolkit.scoring import contains_any, matches_any, named, near_number, plain, scored
 from harness.suite.toolkit.scoring_json import fits_schema
 from harness.suite.toolkit.seeded import hash_order
-from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
-from harness.suite.toolkit.traffic import documents, read_rows
+from harness.suite.toolkit.strata import NONE, NoItems, level_text, stratum_of
+from harness.suite.toolkit.traffic import Row, read_rows
 
 FEWEST, LOOKED_AT, TRIED = 20, 50, 5
 """Lines from which on it is looked at what one answer to all would score; lines and answers that are looked at."""
@@ -170,7 +170,7 @@ def _chosen(metadata: dict[str, Any], kind: Literal["choice", "text", "code"]) -
         raise ValueError("name the file of your traffic with options: {file: traffic.jsonl}")
     path = Path(metadata.get("data_dir") or ".") / str(file)
     rows = read_rows(path)
-    docs = _with_others(documents(rows, kind))
+    docs = _with_others(_documents(rows, kind))
     axes = {axis: {level_text(one) for one in levels} for axis, levels in (metadata.get("axes") or {}).items()}
     split_by = metadata.get("split_by") or ()
     known = set(docs[0].get("strata", {})) if docs else set()
@@ -222,3 +222,33 @@ def _constant(docs: list[dict[str, Any]]) -> float:
     told = Counter(one for doc in some for one in doc["targets"]).most_common(TRIED)
     sums = [sum(score(doc, [answer])["score"] for doc in some) for answer in (*GUESSES, *(one for one, _ in told))]
     return max(0.0, (max(sums) - 1) / (len(some) - 1))
+
+
+def _documents(rows: Sequence[Row], kind: Literal["choice", "text", "code"]) -> list[dict[str, Any]]:
+    """Give the rows of a kind as lm_eval documents of the same fields: an axis that a row does not name is ``none``."""
+    axes = sorted({axis for row in rows for axis in row.strata})
+    kinds = {"choice": "choice", "code_tests": "code"}
+    first: dict[str, str] = {}  # a question asked again under another id is one source: its answer is the same
+    return [_document(row, axes, first) for row in rows if kinds.get(row.scorer, "text") == kind]
+
+
+def _document(row: Row, axes: Sequence[str], first: dict[str, str]) -> dict[str, Any]:
+    turns = [one.model_dump() for one in row.messages or ()]
+    system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else ""
+    question = row.prompt if row.prompt is not None else turns[0]["content"]
+    if len(turns) > 1:  # a conversation as text is for models and tools that know no turns
+        question = "\n\n".join(f"{one['role'].capitalize()}: {one['content']}" for one in turns)
+    chance, gold = (1 / len(row.choices), row.choices.index(row.targets[0])) if row.choices else (0.0, -1)
+    schema = json.dumps(row.json_schema, ensure_ascii=False) if row.json_schema is not None else ""
+    told = json.dumps(turns, ensure_ascii=False) if len(turns) > 1 else ""
+    source = row.cluster or first.setdefault(json.dumps([system, told, question, row.choices]), str(row.id))
+    made = {"id": str(row.id), "cluster": source, "weight": row.weight, "language": row.language}
+    made |= {"chance": chance, "prompt": question, "system": system, "turns": told, "scorer": row.scorer}
+    made |= {"target": " | ".join(row.targets), "targets": list(row.targets), "choices": list(row.choices)}
+    made |= {"gold": gold, "schema": schema, "tolerance": row.tolerance}
+    if row.scorer == "code_tests":
+        made |= {"code_language": row.code_language, "tests": list(row.tests), "setup": row.setup}
+        made |= {"functions": list(row.functions)} if row.functions else {}
+    if axes:
+        made["strata"] = {axis: level_text(row.strata[axis]) if axis in row.strata else NONE for axis in axes}
+    return made

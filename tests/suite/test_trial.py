@@ -173,3 +173,11 @@ def test_dates_paths_and_uuids_cross(value):
     good = f"{imports}a, b, c = f({value})\nassert a and b == c == {value} and type(b) is type(c)"
     assert execute(Program(code, (good,))).passes
     assert not execute(Program(code, (f"{imports}assert f({value})[2] != {value}",))).passes
+
+
+def test_the_text_of_a_key_error_is_quoted_once():
+    """It arrives as it was raised."""
+    test = (
+        "try:\n    f({})\nexcept KeyError as error:\n    assert error.args == ('a',)\nelse:\n    raise AssertionError"
+    )
+    assert execute(Program("def f(given):\n    return given['a']", (test,))).passes

@@ -61,8 +61,13 @@ function encoded(value, other) {
   if (value instanceof Date) return { date: value.getTime() };
   const above = typeof value === 'object' ? Object.getPrototypeOf(value) : 0;
   if (above === null || above === Object.prototype)
-    return { object: Object.entries(value).map(([key, one]) => [key, encoded(one, other)]) };
+    return { object: Object.entries(value).map(([key, one]) => [key, encoded(withOwner(one, value), other)]) };
   return other(value);
+}
+
+// A method of an object that crosses is called with it as `this`.
+function withOwner(one, owner) {
+  return typeof one === 'function' ? Function.prototype.bind.call(one, owner) : one;
 }
 
 const BACK = {
@@ -161,6 +166,8 @@ function answer(request, kept, keep) {
 
 // Gives an array, map, set or object that was handed over the content that the code left in its copy.
 function follow(one, after) {
+  const kind = Object.prototype.toString;
+  if (kind.call(one) !== kind.call(after)) return;
   if (one instanceof Map || one instanceof Set) one.clear();
   if (one instanceof Map) after.forEach((inner, key) => one.set(key, inner));
   if (one instanceof Set) after.forEach((inner) => one.add(inner));

@@ -64,8 +64,7 @@ class _Solution:
             send(self.outbox, {"parses": False, "why": type(error).__name__})
             return
         send(self.outbox, {"parses": True})
-        sys.modules[UNTRUSTED] = types.ModuleType(UNTRUSTED)  # where dataclasses looks for the names of annotations
-        names = vars(sys.modules[UNTRUSTED])
+        names = vars(sys.modules.setdefault(UNTRUSTED, types.ModuleType(UNTRUSTED)))  # where dataclasses looks
         try:
             exec(code, names)  # noqa: S102 - what this process is for
         except BaseException as error:  # noqa: BLE001 - sys.exit() while defining is not running either
@@ -104,7 +103,8 @@ class _Solution:
             reply["same"] = next((at for at, one in enumerate(handed) if one is result is not None), None)
             reply["value"] = self._offer(result, RecursionError, plain=method == "plain")
         except BaseException as error:  # noqa: BLE001 - the tests may expect it
-            reply["raised"] = [_name(error), str(error)[:200] if isinstance(error, Exception) else ""]
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error  # which `str` would quote
+            reply["raised"] = [_name(error), str(text)[:200] if isinstance(error, Exception) else ""]
         return reply | {"after": list(map(self._offer, handed))}
 
 

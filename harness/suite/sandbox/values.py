@@ -121,8 +121,7 @@ _TAGGED: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("range", range, lambda one: [hex(one.start), hex(one.stop), hex(one.step)], lambda three: range(*_whole(three))),
     *((one.__name__, one, one.isoformat, one.fromisoformat) for one in (datetime, date, time)),
     ("timedelta", timedelta, lambda one: [one.days, one.seconds, one.microseconds], lambda three: timedelta(*three)),
-    ("path", PurePath, str, Path),
-    ("uuid", UUID, str, UUID),
+    *((one.__name__, one, str, one) for one in (Path, PurePath, UUID)),
 ]
 _READ = {"int": lambda inner: int(inner, 16)} | {name: read for name, _, _, read in _TAGGED}
 _MAPS: dict[str, Any] = {"ordered": OrderedDict, "counter": Counter, "dict": dict}
