@@ -45,7 +45,7 @@ def untestable(items: Iterable[Item]) -> list[Problem]:
     """Try two programs without content, and say which items have tests that both pass, or that none can pass."""
     found = defaultdict[str, list[str]](list)
     for language, told in _TRIAL["languages"].items():
-        own = [item.doc for item in items if item.doc.get(LANGUAGE) == language and "tests" in item.doc]
+        own = [item.doc for item in items if item.doc.get(LANGUAGE) == language and {"tests", "setup"} <= {*item.doc}]
         own.sort(key=lambda doc: not re.search(told["first"], "".join(doc["tests"])))
         some = [own[at : at + told["together"]] for at in range(0, min(len(own), told["most"]), told["together"])]
         with ThreadPoolExecutor(2) as pool:

@@ -133,7 +133,7 @@ def test_what_tests_cannot_see_is_refused_when_the_file_is_read(test, language, 
     [
         "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()):\n    found = f(2)\nassert found == 4",
         "try:\n    f(5)\nexcept ValueError:\n    pass\nelse:\n    assert False",
-        "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertRaises(ValueError, f, 1)",
+        "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertRaises(OSError, f)",
         "# works for all except f(3)\nassert f(2) == 4",
         "class Empty(Exception):\n    pass\ntry:\n    assert f(5) == 4\nexcept Empty:\n    raise",
     ],

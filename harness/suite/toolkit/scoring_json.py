@@ -131,7 +131,8 @@ def _exact(draft: Any) -> Any:
     from jsonschema.validators import extend
 
     def multiple(validator: Any, step: float, value: Any, schema: Any) -> Any:
-        good = not validator.is_type(value, "number") or Fraction(str(value)) % Fraction(str(step)) == 0
+        known = validator.is_type(value, "number")  # and an error follows where no double holds it
+        good = not known or Fraction(str(value)) % Fraction(str(step)) == 0 * (value + 0 * step)
         return draft.VALIDATORS["enum"](validator, [value] * good, value, schema)
 
     formats = {"format": lambda one, name, *more: draft.VALIDATORS["pattern"](one, _FORMATS.get(name, ""), *more)}
