@@ -22,6 +22,7 @@ from harness.store import privacy
 from harness.store.record import CONTROL
 from harness.store.rundir import RunDir
 from harness.store.units import Unit, plan_units
+from harness.suite.code import untestable
 from harness.suite.items import template_notes
 from harness.suite.scorer import load_items
 from harness.suite.tasks import scored_by
@@ -84,6 +85,8 @@ def make_plan(
     known = (*experiment.notes, *template_notes(tokenizer, experiment.sampling), *serving_notes(CONTROL, paths))
     experiment = experiment.model_copy(update={"notes": known})
     items = tuple(load_items(experiment, tokenizer, context_limit=models.context_limit(config), source=source))
+    if problems := untestable(items) if allow_code else []:
+        raise ConfigError(source, problems)
     _check_choices(experiment, items, source)
     check_layers(experiment, items, source)
     power = tuple(power_table(experiment, items))

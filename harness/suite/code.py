@@ -1,7 +1,12 @@
 """Whether what a model wrote may be run: said by a person at the command line, never by a config of anyone's."""
 
 import contextlib
-from collections.abc import Iterable
+import re
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +14,13 @@ from harness.config.schema import Experiment, SliceSpec
 from harness.errors import ConfigError, Problem, UsageError
 from harness.records import Item
 from harness.suite.catalogue import slice_named
-from harness.suite.sandbox import isolation, missing
+from harness.suite.sandbox import Program, execute, isolation, missing
+from harness.suite.sandbox.names import taken
 from harness.suite.toolkit.traffic import read_rows
 
 FLAG = "--allow-code-execution"
 LANGUAGE = "code_language"  # the field of a document that says in which language its answer will be run
+_TRIAL: dict[str, Any] = tomllib.loads(Path(__file__).with_name("sandbox").joinpath("trial.toml").read_text("utf-8"))
 
 
 def runs_code(item: Item) -> bool:
@@ -23,8 +30,7 @@ def runs_code(item: Item) -> bool:
 
 def refuse_code(items: Iterable[Item], *, allowed: bool) -> None:
     """Raise UsageError where an item's answer would be run and that is not allowed."""
-    first = None if allowed else next(filter(runs_code, items), None)
-    if first is not None:
+    for first in () if allowed else filter(runs_code, items):
         raise UsageError(_refusal(first.slice))
 
 
@@ -35,14 +41,45 @@ def _refusal(name: str) -> str:
     )
 
 
+def untestable(items: Iterable[Item]) -> list[Problem]:
+    """Try two programs without content, and say which items have tests that both pass, or that none can pass."""
+    found = defaultdict[str, list[str]](list)
+    for language, told in _TRIAL["languages"].items():
+        own = [item.doc for item in items if item.doc.get(LANGUAGE) == language and {"tests", "setup"} <= {*item.doc}]
+        own.sort(key=lambda doc: not re.search(told["first"], "".join(doc["tests"])))
+        some = [own[at : at + told["together"]] for at in range(0, min(len(own), told["most"]), told["together"])]
+        with ThreadPoolExecutor(2) as pool:
+            ends = chain(*pool.map(_ends, repeat(told["raises"]), some))
+        for doc, end in zip(own, ends, strict=False):
+            if end == "passes" and re.search(_TRIAL["expecting"], "".join(doc["tests"])):
+                end = _ends(told["returns"], [doc])[0]  # noqa: PLW2901 - how it ends
+            if text := next((text for how, text in _TRIAL["problems"].items() if re.fullmatch(how, end)), ""):
+                found[text].append(str(doc["id"]))
+    return [Problem("slices", f"the tests of {', '.join(ids[:9])} {text}") for text, ids in found.items()]
+
+
+def _ends(stub: str, docs: Sequence[Any]) -> list[str]:
+    """How the tests of documents end for a stub: in one execution, but those that may be a problem each alone."""
+    language, setup, tests = (docs[0][key] for key in (LANGUAGE, "setup", "tests"))
+    asked = [doc.get("functions") or taken(doc["setup"], doc["tests"], language) for doc in docs]
+    if len(docs) > 1:
+        setup, tests = f"TOLD = {[(doc['setup'], *doc['tests']) for doc in docs]!r}", [_TRIAL["driver"]]
+    code = "".join(dict.fromkeys(stub.replace("NAME", name) for name in chain(*asked)))
+    program = Program(code, tuple(tests), setup, tuple(dict.fromkeys(chain(*asked))), language)
+    tried, *ends = execute(program).reason.split() or ["passes"]
+    if tried != "tried":
+        return [tried] if len(docs) == 1 else [end for doc in docs for end in _ends(stub, [doc])]
+    ends = [_ends(stub, [doc])[0] if end == "again" else end for doc, end in zip(docs, ends, strict=False)]
+    return ends + (_ends(stub, docs[len(ends) :]) if len(ends) < len(docs) else [])
+
+
 def check_consent(experiment: Experiment, source: str, *, allowed: bool) -> None:
     """Check, before anything loads, that code may run where a slice needs it (ConfigError), and can here (RunError)."""
     problems = []
     needed = [_languages(spec) for spec in experiment.slices]
     for index, (spec, languages) in enumerate(zip(experiment.slices, needed, strict=True)):
-        said = [_refusal(spec.key)] if languages and not allowed else []
-        said += filter(None, map(missing, sorted(languages)))
-        problems += [Problem(f"slices[{index}]", text) for text in said]
+        said = [_refusal(spec.key) if languages and not allowed else "", *map(missing, sorted(languages))]
+        problems += [Problem(f"slices[{index}]", text) for text in filter(None, said)]
     if problems:
         raise ConfigError(source, problems)
     for language in sorted(set().union(*needed)):

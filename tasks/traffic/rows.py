@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +18,11 @@ import datasets
 from harness.suite.sandbox import Program, execute, missing
 from harness.suite.sandbox.names import taken
 from harness.suite.toolkit.generated_code import Asked, program_of
-from harness.suite.toolkit.scoring import contains_any, exactly_any, matches_any, named, near_number, overlap, plain
+from harness.suite.toolkit.scoring import contains_any, matches_any, named, near_number, plain, scored
 from harness.suite.toolkit.scoring_json import fits_schema
 from harness.suite.toolkit.seeded import hash_order
-from harness.suite.toolkit.strata import NoItems, level_text, stratum_of
-from harness.suite.toolkit.traffic import documents, read_rows
+from harness.suite.toolkit.strata import NONE, NoItems, level_text, stratum_of
+from harness.suite.toolkit.traffic import Row, read_rows
 
 FEWEST, LOOKED_AT, TRIED = 20, 50, 5
 """Lines from which on it is looked at what one answer to all would score; lines and answers that are looked at."""
@@ -43,6 +45,10 @@ LABELLED, SHARE = 10, 50
 """Lines, and one in how many of the file's, that a target is right for to be a label beside answers of other kinds."""
 SHORT = 3
 """Letters of the longest label that counts as a whole word alone: `no` stands in `know`."""
+DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-") | {"\ufe0f": ""})
+"""Hyphens, minus signs and en dashes are one sign; the mark that asks for the picture of an emoji is none."""
+LETTER = "[^\\W\u0e00-\U0010ffff]"
+"""A letter, digit or underscore, but of scripts without spaces."""
 GUESSES = ("{}", "[]", "0", "I'm sorry, but I can't help with that.")
 """Answers without content, which fit a schema that requires nothing and an expression that is found nearly anywhere."""
 
@@ -75,8 +81,11 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     if scorer == "json_schema":
         return {"score": fits_schema(text, json.loads(doc["schema"]))}
     if others := doc.get("others"):
+        signed = _signed([*targets, *others])
+        text = _as_written(text) if signed else text
+        targets, others = ([_as_written(one) if one in signed else one for one in some] for some in (targets, others))
         text = _without_rejected(text, [*targets, *others])
-        if named(text, [*targets, *others]) - {*targets}:
+        if _named(text, [*targets, *others]) - {*targets}:
             return {"score": 0.0}
         targets = [one for one in targets if _begins_a_word(one, text)]
     return {
@@ -84,6 +93,45 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
             text, targets
         )
     }
+
+
+def exactly_any(text: str, targets: Sequence[str]) -> float:
+    """Score 1 where the answer is one of the targets, but for white space around it and Unicode composition."""
+    given = unicodedata.normalize("NFC", text).strip()
+    return float(any(given == unicodedata.normalize("NFC", one).strip() for one in targets))
+
+
+def overlap(text: str, targets: Sequence[str]) -> float:
+    """Score in [0, 1] by the best chrF (Popovic 2015, WMT; sacrebleu's, order 6, beta 2) against the targets."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    return scored(lambda: float(CHRF().sentence_score(text, list(targets)).score) / 100)
+
+
+def _as_written(text: str) -> str:
+    """A text with the signs by which labels may differ, without Markdown's backslashes."""
+    return re.sub(r"\\(?=[^\w\s])", "", unicodedata.normalize("NFKC", text).translate(DASHES))
+
+
+def _signed(labels: list[str]) -> list[str]:
+    """The labels that signs alone tell apart, as `-1` and `1`, `C++` and `C` or `>=` and `>`, longest first."""
+    words = Counter(plain(one).replace("\ufe0f", "") for one in labels)
+    alike = [one.casefold() for one in labels if words[word := plain(one).replace("\ufe0f", "")] > 1 or not word]
+    found = [one for one in labels if any(other in one.casefold() for other in alike)]
+    return sorted(found, key=len, reverse=True)
+
+
+def _named(text: str, labels: list[str]) -> set[str]:
+    """The labels in an answer: those that signs tell apart as they are written, the others by their words."""
+    signed, found = _signed(labels), set[str]()
+    text = re.sub(r"</?[A-Za-z]\w*>", " ", text) if {"<", ">"} & {*signed} else text  # such as `<answer>`
+    for one in signed:
+        before = f"(?<!{LETTER})" if re.match(r"[\w+-]", one) else ""
+        behind = f"(?!{LETTER})" if re.search(r"[\w-]\Z", one) else ""
+        behind += r"(?! \S)" if one == "-" else ""  # a dash between words
+        text, count = re.subn(rf"(?i){before}{re.escape(one)}{behind}", " | ", text)
+        found |= {one} if count else set()
+    return found | named(text, [one for one in labels if one not in signed])
 
 
 def _without_rejected(text: str, labels: list[str]) -> str:
@@ -122,7 +170,7 @@ def _chosen(metadata: dict[str, Any], kind: Literal["choice", "text", "code"]) -
         raise ValueError("name the file of your traffic with options: {file: traffic.jsonl}")
     path = Path(metadata.get("data_dir") or ".") / str(file)
     rows = read_rows(path)
-    docs = _with_others(documents(rows, kind))
+    docs = _with_others(_documents(rows, kind))
     axes = {axis: {level_text(one) for one in levels} for axis, levels in (metadata.get("axes") or {}).items()}
     split_by = metadata.get("split_by") or ()
     known = set(docs[0].get("strata", {})) if docs else set()
@@ -174,3 +222,33 @@ def _constant(docs: list[dict[str, Any]]) -> float:
     told = Counter(one for doc in some for one in doc["targets"]).most_common(TRIED)
     sums = [sum(score(doc, [answer])["score"] for doc in some) for answer in (*GUESSES, *(one for one, _ in told))]
     return max(0.0, (max(sums) - 1) / (len(some) - 1))
+
+
+def _documents(rows: Sequence[Row], kind: Literal["choice", "text", "code"]) -> list[dict[str, Any]]:
+    """Give the rows of a kind as lm_eval documents of the same fields: an axis that a row does not name is ``none``."""
+    axes = sorted({axis for row in rows for axis in row.strata})
+    kinds = {"choice": "choice", "code_tests": "code"}
+    first: dict[str, str] = {}  # a question asked again under another id is one source: its answer is the same
+    return [_document(row, axes, first) for row in rows if kinds.get(row.scorer, "text") == kind]
+
+
+def _document(row: Row, axes: Sequence[str], first: dict[str, str]) -> dict[str, Any]:
+    turns = [one.model_dump() for one in row.messages or ()]
+    system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else ""
+    question = row.prompt if row.prompt is not None else turns[0]["content"]
+    if len(turns) > 1:  # a conversation as text is for models and tools that know no turns
+        question = "\n\n".join(f"{one['role'].capitalize()}: {one['content']}" for one in turns)
+    chance, gold = (1 / len(row.choices), row.choices.index(row.targets[0])) if row.choices else (0.0, -1)
+    schema = json.dumps(row.json_schema, ensure_ascii=False) if row.json_schema is not None else ""
+    told = json.dumps(turns, ensure_ascii=False) if len(turns) > 1 else ""
+    source = row.cluster or first.setdefault(json.dumps([system, told, question, row.choices]), str(row.id))
+    made = {"id": str(row.id), "cluster": source, "weight": row.weight, "language": row.language}
+    made |= {"chance": chance, "prompt": question, "system": system, "turns": told, "scorer": row.scorer}
+    made |= {"target": " | ".join(row.targets), "targets": list(row.targets), "choices": list(row.choices)}
+    made |= {"gold": gold, "schema": schema, "tolerance": row.tolerance}
+    if row.scorer == "code_tests":
+        made |= {"code_language": row.code_language, "tests": list(row.tests), "setup": row.setup}
+        made |= {"functions": list(row.functions)} if row.functions else {}
+    if axes:
+        made["strata"] = {axis: level_text(row.strata[axis]) if axis in row.strata else NONE for axis in axes}
+    return made

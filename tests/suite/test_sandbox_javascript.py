@@ -233,3 +233,27 @@ def test_a_program_in_nodes_place_is_shut_away_as_node_is(tmp_path):
         "[true, true, true]\n",
         "[false, false, false]\n",
     ]  # as it is, and in the place of a process shut away
+
+
+@NODE
+def test_a_method_of_an_object_is_called_with_it():
+    """Of a plain object that code returns, `this` is that object, as a closure would have it."""
+    code = "function counter() { return { n: 3, next() { return this.n + 1; } }; }"
+    assert execute(Program(code, ("console.assert(counter().next() === 4)",), language="javascript")).passes
+
+
+@NODE
+def test_a_forged_answer_gives_an_array_of_the_tests_no_methods():
+    """Code that writes its frames itself may say that the array it was given is an object with an `includes`."""
+    forged = "[{ object: [['0', 3], ['includes', { kept: 0 }]] }]"
+    code = f"""
+    let [calls, answers, write] = [0, 0, JSON.stringify];
+    function f(xs) {{ return calls++ ? true : 1; }}
+    JSON.stringify = (one) => {{
+      if (one && one.names) one.names = {{ f: {{ kept: 0 }} }};
+      if (one && one.after && answers++ === 0) one.after = {forged};
+      return write(one);
+    }};
+    """
+    test = "const xs = [3]; f(xs); console.assert(xs.includes(4))"
+    assert not execute(Program(code, (test,), language="javascript")).passes

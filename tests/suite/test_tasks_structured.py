@@ -104,3 +104,37 @@ def test_schemas_are_checked_before_use():
     assert "objct" in schema_problem({"type": "objct"})
     assert "another document" in schema_problem({"allOf": [{"$ref": "https://example.com/s"}]})
     assert schema_problem({"$defs": {"n": {"type": "integer"}}, "type": "array", "items": {"$ref": "#/$defs/n"}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("date", ["2024-02-29", "2000-12-31"], ["03 January", "2023-02-29", "2024-04-31", "2024-01-03T10:00"]),
+        ("date-time", ["2024-01-03T10:00:00Z", "2024-01-03T10:00:00.5+02:00", "2024-01-03T10:00:00"], ["2024-01-03"]),
+        ("time", ["10:00:00Z", "23:59"], ["25:00", "noon"]),
+        ("duration", ["P3D", "PT1H30M"], ["P", "3 days"]),
+        ("email", ["a@b.co"], ["a", "a b@c"]),
+        ("uuid", ["123e4567-e89b-12d3-a456-426614174000"], ["123"]),
+        ("uri", ["https://a.b/c?d=1#e"], ["www.a.b", "a b"]),
+        ("ipv4", ["1.2.3.4"], ["1.2.3", "256.1.1.1", "1.2.3.4."]),
+        ("hostname", ["a-b.c"], ["-a"]),
+    ],
+)
+def test_formats_count(name, good, bad):
+    """A text of another form does not satisfy a schema with a `format`; what is no text has none."""
+    schema = {"type": ["string", "integer"], "format": name}
+    assert [fits_schema(json.dumps(one), schema) for one in (*good, *bad, 7)] == [1] * len(good) + [0] * len(bad) + [1]
+
+
+def test_a_format_that_is_not_checked_is_refused():
+    """One of JSON Schema's; what others call a format, or a property of that name, is nobody's rule."""
+    assert "the format 'iri'" in schema_problem({"properties": {"a": {"format": "iri"}}, "required": ["a"]})
+    assert schema_problem({"type": "string", "format": "password"}) == ""
+    assert schema_problem({"type": "object", "required": ["format"], "properties": {"format": {"const": "iri"}}}) == ""
+
+
+def test_decimals_are_multiples_as_they_are_written():
+    """0.07 is a multiple of 0.01, 0.075 is none, and a number beyond exact floats is judged."""
+    prices = {"type": "number", "multipleOf": 0.01}
+    assert all(fits_schema(f"{number / 100}", prices) for number in range(1, 1000))
+    assert [fits_schema(one, prices) for one in ("0.075", "1e300", "19.999", "7")] == [0, 1, 0, 1]

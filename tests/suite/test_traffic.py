@@ -261,6 +261,25 @@ def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
     assert all("others" not in item.doc for item in load(tokenizer, write(tmp_path / "t.jsonl", free)).values())
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("-1", "1"), {"-1": [1, 0], "1": [0, 1], "**\u22121**": [1, 0], "+1": [0, 1], "It is 1, not -1": [0, 1]}),
+        (("C", "C++"), {"C": [1, 0], "C++": [0, 1], "C++17": [0, 1], "C\\+\\+": [0, 1], "C or C++": [0, 0]}),
+        (("A", "A-"), {"A": [1, 0], "Grade: A-.": [0, 1], "A (not A-)": [1, 0], "A-level work": [1, 0]}),
+        (("A-", "AA-"), {"AA-": [0, 1], "A-": [1, 0], "AA": [0, 0]}),
+        ((">", ">="), {">": [1, 0], "a >= b": [0, 1], "<answer>></answer>": [1, 0], "b": [0, 0]}),
+        (("\U0001f44d", "\U0001f44e"), {"\U0001f44d!": [1, 0], "\U0001f44d or \U0001f44e": [0, 0]}),
+        (("\u2714\ufe0f", "\u274c\ufe0f"), {"\u2714": [1, 0], "\u274c\ufe0f": [0, 1]}),
+        (("-", "+"), {"+ - a fine text": [0, 1], "-": [1, 0], "Verdict: -": [1, 0]}),
+        (("C\u8a00\u8a9e", "C"), {"\u3053\u308c\u306fC\u8a00\u8a9e\u3067\u3059": [1, 0]}),
+    ],
+)
+def test_labels_that_signs_alone_tell_apart_are_not_taken_for_each_other(tokenizer, tmp_path, labels, said):
+    """`-1` is not 1, `C++` not C and `>=` not >; the label itself is found in whatever form it is written."""
+    assert judged(tokenizer, tmp_path, labels, said) == said
+
+
 REJECTED = """This is not really spam.|I do not believe this message is spam.|I would not classify this as spam.
 This message is unlikely to be spam.|I cannot determine whether this is spam.|It's hardly spam|"spam": false|spam? No.
 I don't think that this message is likely to be a spam|I'm not sure if it is spam|There is no evidence of spam.|nospam

@@ -84,9 +84,8 @@ def _node() -> str | None:
 @functools.cache
 def isolation(language: str = "python") -> dict[str, Any]:
     """Shut a trivial program away, and give what the kernel grants: layers, network, files; RunError if too little."""
-    code, test = "def one(): return 1", "assert one() == 1"
-    if language == "javascript":
-        code, test = "const one = () => 1", "console.assert(one() === 1)"
+    python, js = ("def one(): return 1", "assert one() == 1"), ("const one = () => 1", "console.assert(one() === 1)")
+    code, test = python if language == "python" else js
     outcome, layers = _run(Program(code, (test,), language=language), Limits(wall_s=_STARTING))
     if not outcome.passes:
         raise RunError(f"the sandbox does not run a trivial {language} program here ({outcome.reason})")

@@ -61,8 +61,13 @@ function encoded(value, other) {
   if (value instanceof Date) return { date: value.getTime() };
   const above = typeof value === 'object' ? Object.getPrototypeOf(value) : 0;
   if (above === null || above === Object.prototype)
-    return { object: Object.entries(value).map(([key, one]) => [key, encoded(one, other)]) };
+    return { object: Object.entries(value).map(([key, one]) => [key, encoded(withOwner(one, value), other)]) };
   return other(value);
+}
+
+// A method of an object that crosses is called with it as `this`.
+function withOwner(one, owner) {
+  return typeof one === 'function' ? Function.prototype.bind.call(one, owner) : one;
 }
 
 const BACK = {
@@ -161,6 +166,8 @@ function answer(request, kept, keep) {
 
 // Gives an array, map, set or object that was handed over the content that the code left in its copy.
 function follow(one, after) {
+  const kind = Object.prototype.toString;
+  if (kind.call(one) !== kind.call(after)) return;
   if (one instanceof Map || one instanceof Set) one.clear();
   if (one instanceof Map) after.forEach((inner, key) => one.set(key, inner));
   if (one instanceof Set) after.forEach((inner) => one.add(inner));
@@ -175,6 +182,20 @@ function md5(text) {
 
 function errorOf(name, text) {
   return Object.hasOwn(ERRORS, name) ? new ERRORS[name](text) : Object.assign(new Error(text), { name });
+}
+
+// An error that no program can prevent.
+function uncrossable(text) {
+  return Object.assign(new TypeError(text), { name: 'Uncrossable' });
+}
+
+// What the tests require; a package that is not there is no error of the code.
+function required(name) {
+  try {
+    return require(name);
+  } catch (error) {
+    throw Object.assign(error, { name: 'ModuleNotFoundError' });
+  }
 }
 
 // The tests: calls go out, values come back, and are compared here.
@@ -192,8 +213,9 @@ function hold(program) {
   const standIn = (value) => {
     const number = value.kept;
     if (number === undefined) foreign = true;
-    const made = (...given) => {
+    const made = function (...given) {
       if (gone) throw gone;
+      if (new.target) throw uncrossable('an object of a class stays with the code under test');
       return call(number, given);
     };
     return number === undefined ? undefined : Object.defineProperty(made, 'length', { value: undefined });
@@ -203,7 +225,7 @@ function hold(program) {
   const call = (number, given) => {
     asked = true;
     const none = () => {
-      throw new TypeError('a function cannot be handed to the code under test');
+      throw uncrossable('a function cannot be handed to the code under test');
     };
     const request = { kept: number, arguments: given.map((one) => encoded(one, none)) };
     let reply;
@@ -267,7 +289,7 @@ function hold(program) {
   try {
     // A scope of its own for each layer, so that what the tests define stands before what the code does.
     const body = `{\n${program.setup}\n${program.tests.join('\n')}\n}`;
-    vm.compileFunction(body, ['require'], { contextExtensions: [scope] })(require);
+    vm.compileFunction(body, ['require'], { contextExtensions: [scope] })(required);
   } catch (error) {
     lost(error);
   }

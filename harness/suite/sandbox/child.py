@@ -64,7 +64,7 @@ class _Solution:
             send(self.outbox, {"parses": False, "why": type(error).__name__})
             return
         send(self.outbox, {"parses": True})
-        names: dict[str, Any] = {"__name__": UNTRUSTED}
+        names = vars(sys.modules.setdefault(UNTRUSTED, types.ModuleType(UNTRUSTED)))  # where dataclasses looks
         try:
             exec(code, names)  # noqa: S102 - what this process is for
         except BaseException as error:  # noqa: BLE001 - sys.exit() while defining is not running either
@@ -103,7 +103,8 @@ class _Solution:
             reply["same"] = next((at for at, one in enumerate(handed) if one is result is not None), None)
             reply["value"] = self._offer(result, RecursionError, plain=method == "plain")
         except BaseException as error:  # noqa: BLE001 - the tests may expect it
-            reply["raised"] = [_name(error), str(error)[:200] if isinstance(error, Exception) else ""]
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error  # which `str` would quote
+            reply["raised"] = [_name(error), str(text)[:200] if isinstance(error, Exception) else ""]
         return reply | {"after": list(map(self._offer, handed))}
 
 
@@ -237,7 +238,7 @@ def _follow(argument: Any, after: Any) -> None:
 def _number(value: Any) -> dict[str, Any]:
     if isinstance(value, _Kept):
         return {"kept": [value._kept_number, True]}  # noqa: SLF001 - its own module
-    raise TypeError(f"a {type(value).__name__} cannot be handed to the code under test")
+    raise type("Uncrossable", (TypeError,), {})(f"a {type(value).__name__} cannot be handed to the code under test")
 
 
 _BUILT_IN = {name for kind in (str, int, float, list, dict, tuple, set) for name in dir(kind) if name[0] != "_"}

@@ -46,7 +46,14 @@ def unclear(setup: str, tests: Sequence[str], language: str = "python") -> str:
 
 
 def toothless(setup: str, tests: Sequence[str], language: str) -> str:
-    """A sentence on tests that no wrong answer fails, as none of them asserts anything; empty if one does."""
+    """A sentence on tests that no wrong answer fails, as they assert nothing, or that none passes; else empty."""
+    if _RE["unsaid"].search(whole := "\n".join((setup, *tests))):
+        return "the tests do not see what an answer prints, and process.exit(0) is no success: compare what it returns"
+    expected = {*re.findall(r"\w+", " ".join(_RE["expected"].findall(whole)))}
+    if language == "python" and (errors := [one for one in _free(whole)[0] if one in expected]):
+        return (
+            f"the tests expect {errors[0]}, a class of the answer's own, which stays with it: expect the one it extends"
+        )
     if language == "python":
         nodes = [*ast.parse(setup).body, *ast.parse("\n".join(tests)).body]
         kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -62,7 +69,7 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         idle = [one.name for one in body if one.name in helpers and not _runs(one)]
         write = "`assert f(2) == 4`, without parentheses around the comparison and a message"
     else:
-        source = _RE["text"].sub("", _RE["module"].sub("assert_module", "\n".join((setup, *tests))))
+        source = _RE["text"].sub("", _RE["module"].sub("assert_module", whole))
         words = re.findall(r"[\w$]+", source)
         idle = [one for one in _RE["function"].findall("\n".join(tests)) if words.count(one) == 1]
         called = re.findall(r"\w+", " ".join(_RE["alias"].findall(source)))  # what the tests call assertion modules

@@ -7,9 +7,12 @@ import json
 import os
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path, PurePath
 from typing import Any
+from uuid import UUID
 
 # The module name of untrusted code: objects of its own classes stay with it, subclasses of list and int too.
 UNTRUSTED = "solution"
@@ -116,6 +119,9 @@ _TAGGED: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("decimal", Decimal, Decimal.__str__, Decimal),
     ("fraction", Fraction, lambda one: [hex(one.numerator), hex(one.denominator)], lambda two: Fraction(*_whole(two))),
     ("range", range, lambda one: [hex(one.start), hex(one.stop), hex(one.step)], lambda three: range(*_whole(three))),
+    *((one.__name__, one, one.isoformat, one.fromisoformat) for one in (datetime, date, time)),
+    ("timedelta", timedelta, lambda one: [one.days, one.seconds, one.microseconds], lambda three: timedelta(*three)),
+    *((one.__name__, one, str, one) for one in (Path, PurePath, UUID)),
 ]
 _READ = {"int": lambda inner: int(inner, 16)} | {name: read for name, _, _, read in _TAGGED}
 _MAPS: dict[str, Any] = {"ordered": OrderedDict, "counter": Counter, "dict": dict}

@@ -68,12 +68,6 @@ def named(text: str, names: Iterable[str]) -> set[str]:
     return found
 
 
-def exactly_any(text: str, targets: Sequence[str]) -> float:
-    """Score 1 where the answer is one of the targets, but for white space around it and Unicode composition."""
-    given = unicodedata.normalize("NFC", text).strip()
-    return float(any(given == unicodedata.normalize("NFC", one).strip() for one in targets))
-
-
 def contains_any(text: str, targets: Sequence[str]) -> float:
     """Score 1 where a target stands in the answer, whatever case, width and white space; not within a longer number."""
     given, *wanted = (" ".join(unicodedata.normalize("NFKC", one).casefold().split()) for one in (text, *targets))
@@ -83,13 +77,6 @@ def contains_any(text: str, targets: Sequence[str]) -> float:
 def matches_any(text: str, patterns: Sequence[str]) -> float:
     """Score 1 where one of the regular expressions (Python's) is found in the answer."""
     return scored(lambda: float(any(re.search(one, text) for one in patterns)))
-
-
-def overlap(text: str, targets: Sequence[str]) -> float:
-    """Score in [0, 1] by the best chrF (Popovic 2015, WMT; sacrebleu's, order 6, beta 2) against the targets."""
-    from sacrebleu.metrics.chrf import CHRF
-
-    return scored(lambda: float(CHRF().sentence_score(text, list(targets)).score) / 100)
 
 
 class OverLimit(Exception):

@@ -6,7 +6,11 @@ Schemas are JSON Schema, draft 2020-12 unless one names another; references to o
 import json
 import math
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from harness.suite.toolkit.scoring import BEYOND, limited, note, scored
@@ -14,6 +18,7 @@ from harness.suite.toolkit.scoring import BEYOND, limited, note, scored
 NOT_JSON = object()  # what `json_of` gives for an answer that is not JSON; None is JSON's null
 _DEEPEST = 100  # levels of nesting; beyond it an answer is not read
 _DATA = ("const", "enum", "default", "examples")
+_FORMATS: dict[str, str] = tomllib.loads(Path(__file__).with_name("formats.toml").read_text("utf-8"))
 _PROBES: tuple[Any, ...] = (None, {}, [], "", 0)
 _FENCE = re.compile(r"\A```[a-zA-Z]*[ \t\r]*\n(.*?)\n?```\Z", re.DOTALL)
 
@@ -67,6 +72,8 @@ def schema_problem(schema: Mapping[str, Any]) -> str:
     named = [(key, value) for key, value in _keywords(schema) if isinstance(value, str)]
     if any(key in {"$dynamicRef", "$recursiveRef"} for key, _ in named):
         return "the schema has a dynamic reference; write it as a $ref to its own $defs"
+    if unknown := {value for key, value in named if key == "format"} & {*_FORMATS["unchecked"].split()}:
+        return f"the schema has the format {min(unknown)!r}, which is not checked: write a pattern or leave it out"
     references = [value for key, value in named if key == "$ref"]
     if any(not one.startswith("#") for one in references):
         return "the schema refers to another document; write what it needs into its own $defs"
@@ -115,7 +122,21 @@ def _validator(schema: Mapping[str, Any]) -> Any:
     """The schema's validator, with nothing to look up but the schema itself."""
     from referencing import Registry
 
-    return _validators(schema)(schema, registry=Registry())
+    return _exact(_validators(schema))(schema, registry=Registry())
+
+
+@cache
+def _exact(draft: Any) -> Any:
+    """A draft's validators, to which 0.07 is a multiple of 0.01, and which check formats."""
+    from jsonschema.validators import extend
+
+    def multiple(validator: Any, step: float, value: Any, schema: Any) -> Any:
+        known = validator.is_type(value, "number")  # and an error follows where no double holds it
+        good = not known or Fraction(str(value)) % Fraction(str(step)) == 0 * (value + 0 * step)
+        return draft.VALIDATORS["enum"](validator, [value] * good, value, schema)
+
+    formats = {"format": lambda one, name, *more: draft.VALIDATORS["pattern"](one, _FORMATS.get(name, ""), *more)}
+    return extend(draft, {"multipleOf": multiple, **formats})
 
 
 def fits_schema(text: str, schema: Mapping[str, Any]) -> float:

@@ -20,7 +20,7 @@ from harness.suite.tail.language import scripts_of
 from harness.suite.toolkit.datafiles import filled_lines
 from harness.suite.toolkit.numerals import only_value
 from harness.suite.toolkit.scoring_json import finite, schema_problem, unique
-from harness.suite.toolkit.strata import NONE, level_text
+from harness.suite.toolkit.strata import level_text
 
 Scorer = Literal["exact", "choice", "numeric", "contains", "regex", "json_schema", "code_tests", "chrf"]
 
@@ -180,35 +180,4 @@ def _sentence(error: Mapping[str, Any]) -> str:
     if place == "scorer" and error["type"] == "literal_error":
         return f"scorer is none of {', '.join(get_args(Scorer))}"
     rules = {"extra_forbidden": "is not a key here", "missing": "is missing"}
-    rule = rules.get(error["type"]) or error["msg"][0].lower() + error["msg"][1:]
-    return f"{place}: {rule}"
-
-
-def documents(rows: Sequence[Row], kind: Literal["choice", "text", "code"]) -> list[dict[str, Any]]:
-    """Give the rows of a kind as lm_eval documents of the same fields: an axis that a row does not name is ``none``."""
-    axes = sorted({axis for row in rows for axis in row.strata})
-    kinds = {"choice": "choice", "code_tests": "code"}
-    first: dict[str, str] = {}  # a question asked again under another id is one source: its answer is the same
-    return [_document(row, axes, first) for row in rows if kinds.get(row.scorer, "text") == kind]
-
-
-def _document(row: Row, axes: Sequence[str], first: dict[str, str]) -> dict[str, Any]:
-    turns = [one.model_dump() for one in row.messages or ()]
-    system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else ""
-    question = row.prompt if row.prompt is not None else turns[0]["content"]
-    if len(turns) > 1:  # a conversation as text is for models and tools that know no turns
-        question = "\n\n".join(f"{one['role'].capitalize()}: {one['content']}" for one in turns)
-    chance, gold = (1 / len(row.choices), row.choices.index(row.targets[0])) if row.choices else (0.0, -1)
-    schema = json.dumps(row.json_schema, ensure_ascii=False) if row.json_schema is not None else ""
-    told = json.dumps(turns, ensure_ascii=False) if len(turns) > 1 else ""
-    source = row.cluster or first.setdefault(json.dumps([system, told, question, row.choices]), str(row.id))
-    made = {"id": str(row.id), "cluster": source, "weight": row.weight, "language": row.language}
-    made |= {"chance": chance, "prompt": question, "system": system, "turns": told, "scorer": row.scorer}
-    made |= {"target": " | ".join(row.targets), "targets": list(row.targets), "choices": list(row.choices)}
-    made |= {"gold": gold, "schema": schema, "tolerance": row.tolerance}
-    if row.scorer == "code_tests":
-        made |= {"code_language": row.code_language, "tests": list(row.tests), "setup": row.setup}
-        made |= {"functions": list(row.functions)} if row.functions else {}
-    if axes:
-        made["strata"] = {axis: level_text(row.strata[axis]) if axis in row.strata else NONE for axis in axes}
-    return made
+    return f"{place}: {rules.get(error['type']) or error['msg'][0].lower() + error['msg'][1:]}"
