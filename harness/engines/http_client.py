@@ -21,7 +21,6 @@ BUSY = frozenset({408, 409, 425, 429, 503})  # of a server that may answer the s
 FAILS, NO_PAGE = frozenset({0, *range(SERVER_ERROR, 600)}), (500, 501)  # of one that may never do; 0 is no answer
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a request is repeated, unless the server names more
 CONNECT_SECONDS = 20.0
-_LATER = range(201, 300)  # of a server that has queued what it was asked
 PATIENCE, ODD_TRIES = 5.0, 3  # how long an error, and how often half an answer, may be a moment's trouble
 LARGEST = 1 << 27  # bytes of one answer, unpacked
 AGAIN = "finished work is kept, give the same command again to continue"
@@ -121,7 +120,8 @@ class Client:
             if page and number > 1 and isinstance(error, TimeoutError | httpx2.TimeoutException):
                 return Reply(0, {}, problem, number, time.monotonic() - started)
             raise _AgainError(problem, 0.0) from error
-        if reply.status in BUSY or reply.status >= SERVER_ERROR or (not page and reply.status in _LATER):
+        queued = not page and response.is_success  # unless it is OK
+        if reply.status in BUSY or reply.status >= SERVER_ERROR or (queued and reply.status != OK):
             wait, problem = _retry_after(response.headers), f"HTTP {reply.status} {reply.message}".strip()
             raise _AgainError(problem, wait, reply.status)
         counted = isinstance(usage := reply.data.get("usage"), dict) and usage.get("prompt_tokens")

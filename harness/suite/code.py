@@ -30,15 +30,13 @@ def runs_code(item: Item) -> bool:
 
 def refuse_code(items: Iterable[Item], *, allowed: bool) -> None:
     """Raise UsageError where an item's answer would be run and that is not allowed."""
-    for first in () if allowed else filter(runs_code, items):
+    if not allowed and (first := next(filter(runs_code, items), None)):
         raise UsageError(_refusal(first.slice))
 
 
 def _refusal(name: str) -> str:
-    return (
-        f"{name!r} is scored by running what the models write. docs/sandbox.md says how that is shut away; "
-        f"to allow it give `quantcliff run {FLAG}` (a config cannot), or leave the slice out"
-    )
+    told = f"{name!r} is scored by running what the models write. docs/sandbox.md says how that is shut away"
+    return f"{told}; to allow it give `quantcliff run {FLAG}` (a config cannot), or leave the slice out"
 
 
 def untestable(items: Iterable[Item]) -> list[Problem]:
