@@ -65,9 +65,10 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     if reading.prompt is None and set(used) == {"table"}:
         asked, paths = sources([baseline, *(path for _, path in named)], reading), dict(named)
         other = [set[str](), *(other_questions((baseline, paths[one.name]), reading) for one in judged)]
-        both = zip((base, *judged), other, strict=True)
-        told = [(one, [asked.get(item, 0) ^ (item in odd) for item in one.items]) for one, odd in both]
-        base, *judged = [replace(one, fingerprint=np.array(prints, np.uint64)) for one, prints in told]
+        if asked or any(other):
+            both = zip((base, *judged), other, strict=True)
+            told = [(one, [asked.get(item, 0) ^ (item in odd) for item in one.items]) for one, odd in both]
+            base, *judged = [replace(one, fingerprint=np.array(prints, np.uint64)) for one, prints in told]
     several = 1 if reading.repeats == "mean" else 2 if set(used) != {"table"} else math.inf
     tasks = {item: base.slice[at] for at, item in enumerate(base.items)} if base.said() else {}
     found = outages((_in_words(one, several) for one in (base, *judged)) if tasks else (), tasks)
