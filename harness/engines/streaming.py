@@ -16,7 +16,7 @@ from harness.engines.wire import Answer
 from harness.records import Item
 from harness.suite.toolkit.thinking import split
 
-_TIMED = 0.25  # moments at which text came, of its tokens: speculative decoding sends up to four at once
+_TIMED, _HELD = 0.25, 0.02  # least moments of its tokens (drafts send up to four at once), and share of the whole time
 IDLE_SECONDS = 60.0  # a server without a request for so long is idle
 _SALT_FIELDS = dict.fromkeys(("vllm", "sglang"), "cache_salt")
 _SALT_FIELDS |= dict.fromkeys(("llama-cpp", "llamacpp"), "cache_prompt")
@@ -40,7 +40,7 @@ class StreamTimer:
         gaps = [round(later - sooner, 4) for sooner, later in pairwise(when)]
         text, thought = split(answer.text, prompt=item.prompt)
         tokens, reasoning = answer.output_tokens or len(when), answer.reasoning_tokens
-        timed = len({*when}) / tokens if gaps else 0.0
+        timed = len({*when}) / tokens if gaps and when[-1] - when[0] > _HELD * when[-1] else 0.0
         right = re.search(rf"(?<!\w){re.escape(item.target)}(?!\w)", text) if item.target else None
         return {
             "state": self._state(reply),

@@ -162,11 +162,13 @@ def test_cold_and_warm_are_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert all(one["first"] <= one["seconds"] + 0.001 for one in lines)
 
 
-@pytest.mark.parametrize(("held", "known"), [(1, True), (4, True), (8, False)])
-def test_a_stream_that_comes_in_few_parts_has_no_time_per_token(held: int, known: bool) -> None:
-    """A gateway that holds it back sends the last tokens with the first; a draft model gives up to four at once."""
+@pytest.mark.parametrize(
+    ("held", "apart", "known"), [(1, 0.01, True), (4, 0.01, True), (8, 0.01, False), (4, 0.002, False)]
+)
+def test_a_stream_that_is_held_back_has_no_time_per_token(held: int, apart: float, known: bool) -> None:
+    """The last tokens come with the first, or soon after them; a draft model gives up to four at once."""
     timer = streaming.StreamTimer("", encoder().encode)
-    pieces = tuple((1.0 + at // held * 0.01, at + 1) for at in range(32))
+    pieces = tuple((1.0 + at // held * apart, at + 1) for at in range(32))
     reply = Reply(200, {}, "", 1, 1.4, 0.0, pieces)
     answer = parse_answer({"choices": [{"text": "x" * 32}], "usage": {"completion_tokens": 32}})
     assert (timer.times(texts(1)[0], reply, answer, "salted")["per_token"] is not None) is known
