@@ -313,6 +313,19 @@ def test_words_that_are_never_right_and_cost_nothing_are_named(tmp_path, capsys,
     assert [one.partition(" with ")[0] for one in named] == ([] if alike else ["baseline answered 120 items"])
 
 
+def test_an_error_that_comes_after_many_tokens_as_keys_is_seen(tmp_path):
+    """Probabilities by token are a thousand names and more; a column `error` comes where the server first failed."""
+    base, worse = _scores(14, 0.1)
+
+    def lines(side):
+        for at, one in enumerate(base if side == "a" else worse):
+            down = side == "a" and at > 300 and _down(at, 20)
+            row = {"item": at, "score": 0.0 if down else one, "top": {f"{side}{at}-{n}": -1.0 for n in range(5)}}
+            yield row | ({"error": "HTTP 503"} if down else {})
+
+    assert compared(*_pair(tmp_path, lines)) == 4
+
+
 @pytest.mark.parametrize("failing", [0.1, 0.3])
 def test_errors_of_programs_hide_no_errors_of_the_server(tmp_path, failing):
     """Both are in one column, without the answers; a better candidate, whose programs fail less often, passes."""

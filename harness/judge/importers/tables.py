@@ -158,15 +158,15 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
 
 def _header(path: Path) -> list[str]:
     if path.suffix.lower() in JSON_LINES:
-        state = path.stat()
-        return list(_keys(path, state.st_mtime_ns, state.st_size))
+        return list(_keys(path, (state := path.stat()).st_mtime_ns, state.st_size))
     return list(_parquet(path).column_names if path.suffix.lower() in PARQUET else next(_csv_rows(path)))
 
 
 @functools.lru_cache(16)
 def _keys(path: Path, *_state: int) -> tuple[str, ...]:
-    """Return the keys of all JSON lines: that of a fault may come late. Of ids as keys, a thousand are enough."""
-    return tuple(dict.fromkeys(key for row in json_objects(path) for key in (*row, *dict(_leaves(row)))))[:1000]
+    """Return the keys of all JSON lines, a thousand, outer ones first: a fault's may come late, tokens may be keys."""
+    known = dict.fromkeys(key for row in json_objects(path) for key in (*row, *dict(_leaves(row))))
+    return tuple(sorted(known, key=lambda one: one.count(".")))[:1000]
 
 
 def _leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
