@@ -63,7 +63,7 @@ def _asked(
     target = Target(model, device, choices=request.choices, limit=limit, requests=request.requests, **how)
     trusted = request.variant.trust_remote_code
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trusted, **more)
-    if proof.end_tokens:
+    if limit is not None:  # a folder's model, which ends at its tokenizer's end token, too
         proof = replace(proof, end_tokens=tuple(sorted({*proof.end_tokens, tokenizer.eos_token_id} - {None})))
     return contextlib.closing(ServedEngine(Client(url, **client), PromptEncoder(tokenizer), proof, target))
 

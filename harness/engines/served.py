@@ -232,15 +232,15 @@ class ServedEngine(EngineBase):
         return answer
 
     async def _refused(self, item: Item, sample: int, reply: Reply, count: int) -> Unanswered:
-        """Give an item that the server does not answer: it does not fit, or it is refused for its content."""
+        """Give an item that does not fit, or is refused for its content. Raises Incomplete if all is refused now."""
         over = bool(wire.OVER_CONTEXT.search(reply.message))
         self._log(item, sample, reply, None)
         if not over:
             content, _ = self._encoder.sent(server_probe.PROBE, self._form.prompts)
             known = self._form.body(content, server_probe.ANSWER_TOKENS, Settings(), self._fresh)
             if (now := await self._client.post(self._form.path, known)).status != OK:
-                both = f"HTTP {reply.status} {reply.message}, and then to what it had answered HTTP {now.status}"
-                raise Incomplete(f"{item.id}: {both}: look at the server, its key and its account; {AGAIN}")
+                problem = f"the server refuses a question that it had answered, with HTTP {now.status} {now.message}"
+                raise Incomplete(f"{item.id}: {problem}: look at its key, its account and its log; {AGAIN}")
             # The sentence may quote the prompt, so that it goes to the log, which is kept as texts are.
             sys.stdout.write(f"{item.id}: HTTP {reply.status} {reply.message}\n")
             self._spent.notes.append(f"its server refused {item.id} with HTTP {reply.status}: see the worker's log")

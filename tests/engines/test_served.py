@@ -329,7 +329,7 @@ def test_what_a_server_refuses_is_that_items_status() -> None:
     items = texts(2)
     assert {(type(one), one.reason) for one in asked(items, "picky")} == {(Unanswered, "rejected")}
     # What it refuses of a question that it had answered is about the server: a key that expired, say.
-    with pytest.raises(Incomplete, match=r"HTTP 400 .*API key expired, and then to what it had answered HTTP 400"):
+    with pytest.raises(Incomplete, match=r"refuses a question that it had answered, with HTTP 400 .*API key expired"):
         asked(items, "expires")
     long = [tiny.item("long", "fox 12 " * 40, max_tokens=8)]
     (one,) = asked(long, "short")

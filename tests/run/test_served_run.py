@@ -288,13 +288,18 @@ def test_a_server_that_goes_away_leaves_a_run_that_can_be_continued(
             assert not any(Path(f"/proc/{number}").exists() for number in line.split()[1:])
 
 
+@pytest.mark.parametrize("said", [{"eos_token_id": 2}, {}], ids=["another", "none but the tokenizer's"])
 def test_folders_that_end_answers_at_other_tokens_are_refused(
-    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path
+    tiny_llama: Path, known: dict[str, Answers], tmp_path: Path, said: dict[str, int]
 ) -> None:
     """A server reads them from the model's folder, as the own engine does."""
+    own = Path(shutil.copytree(tiny_llama, tmp_path / "own"))
+    (own / "generation_config.json").unlink(missing_ok=True)
+    whole = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps({**whole, "eos_token_id": None, **said}))
     settings = settings_file(tmp_path / "settings.json", known["sound"])
     engine = {"name": "vllm", "command": [*STUB, "--settings", str(settings)]}
-    data = config(tiny_llama, engine, engine, execution={"control": False})
+    data = config(own, engine, engine, execution={"control": False})
     data["candidates"][0]["model"] = str(shutil.copytree(tiny_llama, tmp_path / "other"))
     (tmp_path / "other" / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
     assert call("run", written(data, tmp_path), "--output", tmp_path, "--quiet") == 4
