@@ -115,8 +115,7 @@ def parquet_bytes(section: Section) -> bytes:
 
     schema = pa.schema([(one.heading, getattr(pa, one.kind)()) for one in section.columns])
     texts = ((one_line(value) if isinstance(value, str) else value for value in row) for row in section.rows)
-    rows = [dict(zip(schema.names, row, strict=True)) for row in texts]
-    sink = io.BytesIO()
+    rows, sink = [dict(zip(schema.names, row, strict=True)) for row in texts], io.BytesIO()
     parquet.write_table(pa.Table.from_pylist(rows, schema=schema), sink)
     return sink.getvalue()
 

@@ -62,8 +62,7 @@ def evidence(differ: Sequence[int] | NDArray[np.int64], asked: int, rate: float)
     found = np.ones_like(counts)
     wealth = np.full((*counts.shape[:-1], _GRID), -np.inf)  # logarithms of what was staked at calls so far
     for call in range(counts.shape[-1]):
-        stake = -math.log((call + 1) * (call + 2))
-        count = counts[..., call, None]
+        stake, count = -math.log((call + 1) * (call + 2)), counts[..., call, None]
         wealth = np.logaddexp(wealth, stake) + count * won + (asked - count) * lost
         found[..., call] = np.exp(np.minimum(wealth, 700.0)).mean(axis=-1) + 1.0 / (call + 2)
     return found

@@ -208,8 +208,7 @@ class SliceBuilder:
         return [item for name, task in chosen.items() for item in self._foreign_task(name, task, split_by)]
 
     def _foreign_task(self, name: str, task: Any, split_by: Sequence[str]) -> list[Item]:
-        axes = list(dict.fromkeys([*self.axes, *self.split_by]))
-        docs = list(enumerate(task.eval_docs))
+        axes, docs = list(dict.fromkeys([*self.axes, *self.split_by])), list(enumerate(task.eval_docs))
         for axis in axes:
             if any(doc_level(doc, axis) is None for _, doc in docs):
                 near = suggestion(axis, sorted(docs[0][1]))

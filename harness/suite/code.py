@@ -73,8 +73,7 @@ def _ends(stub: str, docs: Sequence[Any]) -> list[str]:
 
 def check_consent(experiment: Experiment, source: str, *, allowed: bool) -> None:
     """Check, before anything loads, that code may run where a slice needs it (ConfigError), and can here (RunError)."""
-    problems = []
-    needed = [_languages(spec) for spec in experiment.slices]
+    problems, needed = [], [_languages(spec) for spec in experiment.slices]
     for index, (spec, languages) in enumerate(zip(experiment.slices, needed, strict=True)):
         said = [_refusal(spec.key) if languages and not allowed else "", *map(missing, sorted(languages))]
         problems += [Problem(f"slices[{index}]", text) for text in filter(None, said)]

@@ -313,6 +313,38 @@ def test_words_that_are_never_right_and_cost_nothing_are_named(tmp_path, capsys,
     assert [one.partition(" with ")[0] for one in named] == ([] if alike else ["baseline answered 120 items"])
 
 
+def _chat(said: str, cut: bool) -> dict:
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How many?"}]
+    return {"messages": [*asked, {"role": "assistant", "content": said * (not cut)}]}
+
+
+def _choices(said: str, cut: bool) -> dict:
+    return {"response": {"choices": [{"index": 0, "message": {"role": "assistant", "content": said * (not cut)}}]}}
+
+
+def _limit(said: str, cut: bool) -> dict:
+    return {"choices": [{"index": 0, "text": said, "finish_reason": "length" if cut else "stop"}]}
+
+
+@pytest.mark.parametrize("shape", [_chat, _choices, _limit])
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("down", [12, 0])
+def test_lists_of_objects_are_looked_into_in_every_format(tmp_path, shape, ending, down):
+    """What a chat API gives is kept as lists of messages and choices; Parquet holds them as columns of lists."""
+    base, worse = _scores(15, 0.1 if down else 0.0)
+    paths = []
+    for side, scores in (("a", base), ("b", worse)):
+        cut = [side == "a" and _down(at, down) for at in range(COUNT)]
+        made = [shape(_say(side, at), one) for at, one in enumerate(cut)]
+        rows = [{"item": at, "score": 0.0 if cut[at] else one} | made[at] for at, one in enumerate(scores)]
+        paths.append(tmp_path / f"{side}{ending}")
+        if ending == ".parquet":
+            parquet.write_table(pa.Table.from_pylist(rows), paths[-1])
+        else:
+            jsonl(paths[-1], rows)
+    assert compared(*paths) == (4 if down else 0)
+
+
 def test_an_error_that_comes_after_many_tokens_as_keys_is_seen(tmp_path):
     """Probabilities by token are a thousand names and more; a column `error` comes where the server first failed."""
     base, worse = _scores(14, 0.1)

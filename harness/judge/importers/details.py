@@ -65,8 +65,7 @@ def load_nel(path: Path, options: ImportOptions, name: str) -> Outcomes:
         if (count := bundle.get("n_results", len(lines) or "its")) != len(lines):
             raise NotComparable(f"{file}: holds {len(lines)} of {count} results: copy the whole file")
         chance = guessing([str(one.get("expected_answer")) for one in lines])
-        kept = any(one.get("model_response") for one in lines)
-        found = _repeats(lines, file, rows.notes)
+        kept, found = any(one.get("model_response") for one in lines), _repeats(lines, file, rows.notes)
         expected = max([int(inner(bundle, "benchmark").get("repeats") or 1), *map(len, found.values())])
         for item, repeats in found.items():
             where, document = f"{file}: problem {item}", repeats[0].get("metadata") or {}

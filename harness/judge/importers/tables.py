@@ -213,8 +213,7 @@ def _csv_rows(path: Path) -> Iterator[list[str]]:
     """Return each row, the header first, read strictly. Raises UsageError."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream, delimiter=_delimiter(path), strict=True)
-        width = 0
+        reader, width = csv.reader(stream, delimiter=_delimiter(path), strict=True), 0
         try:
             for row in filter(None, reader):
                 width = width or len(row)
@@ -307,11 +306,12 @@ def _parquet(path: Path, wanted: Sequence[str] | None = None) -> Any:
 
     try:
         with parquet.ParquetFile(path) as file:
-            empty = _flat(file.schema_arrow.empty_table())
+            lists = any(re.search("list<.*struct<", str(kind)) for kind in file.schema_arrow.types)
+            known = _flat(file.read() if lists else file.schema_arrow.empty_table())  # lists: named by what they hold
             if wanted is None:
-                return empty
-            _check_known(path, wanted, empty.column_names)
-            return _flat(file.read(columns=list(wanted)))
+                return known
+            _check_known(path, wanted, known.column_names)
+            return known.select(list(wanted)) if lists else _flat(file.read(columns=list(wanted)))
     except lib.ArrowException as error:
         raise UsageError(f"{path}: is not a Parquet file: {error}") from error
 
@@ -320,4 +320,9 @@ def _flat(table: Any) -> Any:
     """Make a column of each field of nested columns, named by its dotted path."""
     while any(str(kind).startswith("struct<") for kind in table.schema.types):
         table = table.flatten()
+    for name in [one.name for one in table.schema if re.match(r"\w*list<\w+: struct<", str(one.type))]:
+        rows = [dict(_leaves(cell, name)) for cell in table.column(name).to_pylist()]
+        for key in dict.fromkeys(key for row in rows for key in row if key not in table.column_names):
+            texts = [it if isinstance(it := row.get(key), str | None) else json.dumps(it, default=str) for row in rows]
+            table = table.append_column(key, [texts])
     return table
