@@ -126,7 +126,7 @@ def stored_end_tokens(folder: Path) -> tuple[int, ...]:
 
 def _ends(said: Iterable[Any]) -> tuple[int, ...]:
     first = next((one for one in said if one is not None), ())
-    return tuple(int(one) for one in (first if isinstance(first, list | tuple) else [first]))
+    return tuple(int(one) for one in (first if isinstance(first, list | tuple) else [first]) if one is not None)
 
 
 def weights_digest(path: Path) -> str:

@@ -105,6 +105,8 @@ def test_end_tokens_are_those_of_the_generation_config_or_else_of_the_model(tmp_
     assert models.stored_end_tokens(folder) == (2,)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
     assert models.stored_end_tokens(folder) == (2, 0)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [None, 7]}))
+    assert models.stored_end_tokens(folder) == (7,)
 
 
 @pytest.fixture
