@@ -51,6 +51,7 @@ FAULTS = (
     "abort",  # says so as the reason why every answer but the first ended
     "content_filter",  # the same
     "picky",  # rejects every prompt but that of its first request with 400
+    "breaks",  # fails with 500 at every prompt but that of its first request and of a canary
     "expires",  # rejects all from the 3rd request on with 400: its key is no longer valid
     "short",  # rejects prompts of more than 60 tokens for their length
     "wants_key",
@@ -195,6 +196,7 @@ class Handler(BaseHTTPRequestHandler):
             (422, "return_token_ids: not permitted"): "unknown_fields" in faults and "return_token_ids" in body,
             (400, "prompt_logprobs is not supported"): "no_prompt_logprobs" in faults and "prompt_logprobs" in body,
             (400, "the content is not allowed"): "picky" in faults and prompt != self.server.asked[0].get("prompt"),
+            (500, "the parser failed"): "breaks" in faults and prompt != self.server.asked[0].get("prompt") and "logprobs" not in body,
             (400, "API key expired"): "expires" in faults and number > 2,
             (400, "maximum context length is 60 tokens"): ("short" in faults and long) or beyond,
         }

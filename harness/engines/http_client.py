@@ -75,19 +75,19 @@ class Client:
     async def get(self, path: str, *, root: bool = False) -> Reply:
         """Read what a server says of itself, with `root` beside its ``/v1``: a page that it lacks is a `Reply`, too."""
         url, final = (self.url.removesuffix("/v1"), FAILS) if root else (self.url, NO_PAGE)
-        return await self._answered("GET", url + path, b"", final)
+        return await self._answered("GET", url + path, b"", final, PATIENCE)
 
-    async def post(self, path: str, body: Mapping[str, Any], final: Container[int] = frozenset()) -> Reply:
-        """Ask until there is an answer, or a `final` one for `PATIENCE`. Raises Incomplete, ModelError (`NO_ENTRY`)."""
+    async def post(self, path: str, body: Any, final: Container[int] = (), patience: float = PATIENCE) -> Reply:
+        """Ask until there is an answer, or a `final` one for that long. Raises Incomplete, ModelError (`NO_ENTRY`)."""
         content = json.dumps(body, allow_nan=False).encode()
         async with self._slots:
-            reply = await self._answered("POST", self.url + path, content, final)
+            reply = await self._answered("POST", self.url + path, content, final, patience)
         if reply.status in NO_ENTRY:
             said = f": {reply.message}" if reply.message else ""
             raise ModelError(f"{self.url}{path} answers with HTTP {reply.status}{said}. {NO_ENTRY[reply.status]}")
         return reply
 
-    async def _answered(self, method: str, url: str, content: bytes, final: Container[int]) -> Reply:
+    async def _answered(self, method: str, url: str, content: bytes, final: Container[int], patience: float) -> Reply:
         started, number = time.monotonic(), 0
         while True:
             number += 1
@@ -99,7 +99,7 @@ class Client:
                 raise Incomplete(f"{why}; {AGAIN}")
             pause = max(wait, random.uniform(0.5, 1.0) * min(LONGEST_PAUSE, FIRST_PAUSE * 2**number))
             seconds = time.monotonic() - started
-            if status in final and seconds + pause > min(PATIENCE, self._retry_seconds):
+            if status in final and seconds + pause > min(patience, self._retry_seconds):
                 return Reply(status, {}, problem, number, seconds)
             if seconds + pause > self._retry_seconds:
                 tries = "1 try" if number == 1 else f"{number} tries"

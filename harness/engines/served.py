@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import secrets
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
@@ -25,6 +26,7 @@ from harness.suite.toolkit.tool_calls import with_api_calls
 
 # Why an answer may end; with anything else (``abort``, ``error``, a time limit of the server) it is none.
 FINISHED = frozenset({"stop", "length", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"})
+FAULTS = frozenset({500})  # of a server that one item breaks, asked as long as any failure
 REPLACED = "its model or program was replaced; run against one that stays, with another --output"
 
 
@@ -152,7 +154,7 @@ class ServedEngine(EngineBase):
         offered = self._offered(item)
         body = form.body(content, item.max_tokens, settings, seed, stops) | ({"tools": offered} if offered else {})
         salt = self._timer.salt() if self._timer else {}
-        reply = await self._client.post(form.path, body | salt)
+        reply = await self._client.post(form.path, body | salt, FAULTS, math.inf)
         if reply.status != OK:
             return await self._refused(item, sample, reply, count)
         answer = self._checked(item, sample, reply, count, "salted" if salt else "", tools=len(offered))
@@ -196,7 +198,7 @@ class ServedEngine(EngineBase):
     async def _choice_logprob(self, item: Item, begin: list[int], rest: list[int]) -> tuple[float, bool] | Unanswered:
         tokens, way = [*begin, *rest], self._logprob_method
         request = wire.logprob_request(way, self._form.model, tokens) | {"seed": self._fresh}
-        reply = await self._client.post(self._form.path, request)
+        reply = await self._client.post(self._form.path, request, FAULTS, math.inf)
         if reply.status != OK:
             return await self._refused(item, 0, reply, len(begin))
         self._checked(item, 0, reply, len(tokens))

@@ -328,6 +328,8 @@ def test_what_a_server_refuses_is_that_items_status() -> None:
     """Too long is said as such, by the server or from its limit; any other 4xx is a rejection."""
     items = texts(2)
     assert {(type(one), one.reason) for one in asked(items, "picky")} == {(Unanswered, "rejected")}
+    # A question that breaks its server each time costs itself, and not the run, once it was asked long enough.
+    assert {one.reason for one in asked(items, "breaks", retry_seconds=0.1)} == {"rejected"}
     # What it refuses of a question that it had answered is about the server: a key that expired, say.
     with pytest.raises(Incomplete, match=r"refuses a question that it had answered, with HTTP 400 .*API key expired"):
         asked(items, "expires")
