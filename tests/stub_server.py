@@ -188,6 +188,7 @@ class Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         long = isinstance(prompt, list) and len(prompt) > 60
         beyond = (prompt if isinstance(prompt, str) else _key(prompt or [])) in self.server.too_long
+        other = prompt != self.server.asked[0].get("prompt")
         wrong_place = self.path == "/v1/completions" and "no_completions" in faults
         refusals = {
             (401, f"Incorrect API key provided: {given}"): "wants_key" in faults and given != "sesame",
@@ -195,8 +196,8 @@ class Handler(BaseHTTPRequestHandler):
             (400, "prompt must be a string"): "text_only" in faults and isinstance(prompt, list),
             (422, "return_token_ids: not permitted"): "unknown_fields" in faults and "return_token_ids" in body,
             (400, "prompt_logprobs is not supported"): "no_prompt_logprobs" in faults and "prompt_logprobs" in body,
-            (400, "the content is not allowed"): "picky" in faults and prompt != self.server.asked[0].get("prompt"),
-            (500, "the parser failed"): "breaks" in faults and prompt != self.server.asked[0].get("prompt") and "logprobs" not in body,
+            (400, "the content is not allowed"): "picky" in faults and other,
+            (500, "the parser failed"): "breaks" in faults and other and "logprobs" not in body,
             (400, "API key expired"): "expires" in faults and number > 2,
             (400, "maximum context length is 60 tokens"): ("short" in faults and long) or beyond,
         }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import server_probe, wire
-from harness.engines.http_client import AGAIN, OK, Client, Reply
+from harness.engines.http_client import AGAIN, OK, SERVER_ERROR, Client, Reply
 from harness.engines.protocol import EngineBase
 from harness.engines.server_probe import PromptEncoder
 from harness.engines.streaming import StreamTimer, salted_prompt
@@ -26,7 +26,6 @@ from harness.suite.toolkit.tool_calls import with_api_calls
 
 # Why an answer may end; with anything else (``abort``, ``error``, a time limit of the server) it is none.
 FINISHED = frozenset({"stop", "length", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"})
-FAULTS = frozenset({500})  # of a server that one item breaks, asked as long as any failure
 REPLACED = "its model or program was replaced; run against one that stays, with another --output"
 
 
@@ -154,7 +153,7 @@ class ServedEngine(EngineBase):
         offered = self._offered(item)
         body = form.body(content, item.max_tokens, settings, seed, stops) | ({"tools": offered} if offered else {})
         salt = self._timer.salt() if self._timer else {}
-        reply = await self._client.post(form.path, body | salt, FAULTS, math.inf)
+        reply = await self._client.post(form.path, body | salt, (SERVER_ERROR,), math.inf)
         if reply.status != OK:
             return await self._refused(item, sample, reply, count)
         answer = self._checked(item, sample, reply, count, "salted" if salt else "", tools=len(offered))
@@ -198,7 +197,7 @@ class ServedEngine(EngineBase):
     async def _choice_logprob(self, item: Item, begin: list[int], rest: list[int]) -> tuple[float, bool] | Unanswered:
         tokens, way = [*begin, *rest], self._logprob_method
         request = wire.logprob_request(way, self._form.model, tokens) | {"seed": self._fresh}
-        reply = await self._client.post(self._form.path, request, FAULTS, math.inf)
+        reply = await self._client.post(self._form.path, request, (SERVER_ERROR,), math.inf)
         if reply.status != OK:
             return await self._refused(item, 0, reply, len(begin))
         self._checked(item, 0, reply, len(tokens))
@@ -266,11 +265,9 @@ class ServedEngine(EngineBase):
 
 async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
     """Do all at once; if one fails, end the others and raise what it raised."""
-    tasks = [asyncio.ensure_future(one) for one in work]
     try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in work]
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+    return [task.result() for task in tasks]

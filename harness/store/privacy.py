@@ -112,8 +112,7 @@ def _redacted(value: Any) -> Any:
 _READ = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 REGIONS = tuple(_READ["regions"])
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _READ["patterns"].items()}
-_CARD_DIGITS = range(13, 20)
-_CARD_STARTS = frozenset("23456")
+_CARD = re.compile(r"[2-6]\d{12,18}")
 _SHORTEST_IBAN = 15
 _SHORTEST_PLAIN = 10
 
@@ -159,7 +158,7 @@ def _cards(text: str) -> Iterator[tuple[int, int]]:
         for first, (start, _) in enumerate(groups):
             for _, end in groups[first:]:
                 digits = _digits(match[0][start:end])
-                if len(digits) in _CARD_DIGITS and digits[0] in _CARD_STARTS and luhn.is_valid(digits):
+                if _CARD.fullmatch(digits) and luhn.is_valid(digits):
                     yield match.start() + start, match.start() + end
 
 
@@ -178,11 +177,9 @@ def _ibans(text: str) -> Iterator[tuple[int, int]]:
 def _addresses(text: str) -> Iterator[tuple[int, int]]:
     for pattern in (_PATTERNS["ip4"], _PATTERNS["ip6"]):
         for match in pattern.finditer(text):
-            try:
+            with contextlib.suppress(ValueError):
                 ipaddress.ip_address(match[0])
-            except ValueError:
-                continue
-            yield match.span()
+                yield match.span()
 
 
 def _phones(text: str) -> Iterator[tuple[int, int]]:

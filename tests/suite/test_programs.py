@@ -111,6 +111,11 @@ BROKEN = {
     "an error in a fence": "```python\ndef add(a, b):\n    return a + b\n\nprint('x\n```",
     "cut off in a fence": "```python\ndef add(a, b):\n    return a + b\n\ndef g(x:\n",
     "cut off": D + "\n\ndef g(x:\n    ret",
+    "words in a fence": f"```python\n{D}\n\nThis function adds.\n```",
+    "signs in an open fence": f"```python\n{D}\n!!!!!!!!!!!!!!!!",
+    "one word again and again in a fence": f"```python\n{D}\nreturn return return return\n```\nThis adds.",
+    "one sign without an end, bare": f"{D}\n" + "!" * 60,
+    "a loop of words, bare": f"Sure:\n{D}\n\n" + "The function adds. " * 9,
     "no colon": "```python\ndef add(a, b)\n    return a + b\n```",
     "no colon, bare": "Here:\ndef add(a, b)\n    return a + b",
 }
@@ -118,7 +123,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_code_is_not_mended(case):
-    """Only prose is cut off: a syntax error of the program stays."""
+    """Only prose around it is cut off: a syntax error of the program stays, words in its fence, a loop behind it."""
     with pytest.raises(SyntaxError):
         defined(BROKEN[case])
 

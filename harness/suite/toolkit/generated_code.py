@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from harness.suite.tail.text import repetition
 from harness.suite.toolkit.datafiles import read_tsv
 from harness.suite.toolkit.thinking import split
 
@@ -65,14 +66,14 @@ def program_of(answer: str, asked: Asked) -> str:
 
 
 def _candidates(answer: str, rest: str, blocks: Sequence[str], asked: Asked) -> Iterator[str]:
-    for number, block in enumerate(blocks):
-        if _defines(block, asked):
-            helpers = [one for one in blocks[:number] if asked.language == "python" and _only_defines(one)]
-            yield "\n".join((*helpers, block))
+    fenced = [one for one in blocks if _defines(one, asked)]  # counts whole: what follows inside is no prose
+    for block in fenced:
+        before = blocks[: blocks.index(block)] if asked.language == "python" else ()
+        yield "\n".join((*filter(_only_defines, before), block))
     if len(blocks) > 1:
         yield "\n".join(_good(blocks, asked.language))
     for text in (rest, _FENCE_LINE.sub("", answer), _unwrapped(answer, asked.language), re.sub("(?m)^> ?", "", answer)):
-        yield _bare(text, asked.language)
+        yield text if fenced else _bare(text, asked.language)
     yield from (text for kind, text in _markdown(answer) if kind in {"code_inline", "code_block"})
 
 
@@ -139,7 +140,7 @@ def _bare(text: str, language: str) -> str:
     for start, end in islice(spans, min(_MOST_TRIES, 1 + _MOST_READ // (len(text) + 1))):
         code = "\n".join(lines[start:end])
         if _parses(code):
-            broken = end < len(lines) and _CODE_LINE[language].match(lines[end])
+            broken = end < len(lines) and (_CODE_LINE[language].match(lines[end]) or repetition("\n".join(lines[end:])))
             return text if broken else _without_words(code)
     return text
 

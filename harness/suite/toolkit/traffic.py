@@ -23,7 +23,9 @@ from harness.suite.toolkit.scoring_json import finite, schema_problem, unique
 from harness.suite.toolkit.strata import level_text
 
 Scorer = Literal["exact", "choice", "numeric", "contains", "regex", "json_schema", "code_tests", "chrf"]
-
+_READ_BY = {"choices": ("choice",), "json_schema": ("json_schema",), "tolerance": ("numeric",)}
+_READ_BY |= dict.fromkeys(("tests", "setup", "functions"), ("code_tests",))
+_READ_BY["target"] = tuple(one for one in get_args(Scorer) if one not in {"json_schema", "code_tests"})
 _SHOWN = 20
 
 
@@ -81,9 +83,10 @@ class Row(BaseModel):
             raise ValueError(problem)
         if self.language and not scripts_of(self.language):  # in which no drift could be seen
             raise ValueError("language is none that is known: write a BCP 47 tag such as en, pt-BR or ja")
-        for name, scorer in (("choices", "choice"), *((one, "code_tests") for one in ("tests", "setup", "functions"))):
-            if getattr(self, name) and self.scorer != scorer:
-                raise ValueError(f"{name} are for the scorer {scorer!r}, not for {self.scorer!r}")
+        for name in sorted(self.model_fields_set & _READ_BY.keys()):
+            if getattr(self, name) and self.scorer not in _READ_BY[name]:
+                readers = ", ".join(map(repr, _READ_BY[name]))
+                raise ValueError(f"{name.removeprefix('json_')}: the scorer {self.scorer!r} reads none, only {readers}")
         return self
 
     @property
