@@ -139,8 +139,8 @@ def test_make_install_refuses_an_old_python(tmp_path):
 
 def test_a_checkout_has_its_tasks_and_configs_beside_the_package():
     """In a checkout the folders that a person edits are the ones in use."""
-    assert resources.tasks_dir() == ROOT / "tasks"
-    assert resources.configs_dir() == ROOT / "configs"
+    assert resources.shipped("tasks") == ROOT / "tasks"
+    assert resources.shipped("configs") == ROOT / "configs"
 
 
 def test_packed_files_go_before_strangers_beside_the_package(tmp_path):
@@ -148,13 +148,13 @@ def test_packed_files_go_before_strangers_beside_the_package(tmp_path):
     (tmp_path / "tasks").mkdir()
     packed = tmp_path / "harness" / "_data" / "tasks"
     packed.mkdir(parents=True)
-    assert resources._find("tasks", package=tmp_path / "harness") == packed
+    assert resources.shipped("tasks", tmp_path / "harness") == packed
 
 
 def test_missing_files_are_said(tmp_path):
     """Neither place has them: the message names both, and what to do."""
     with pytest.raises(RunError, match=r"tasks are missing.*install it again"):
-        resources._find("tasks", package=tmp_path / "harness")
+        resources.shipped("tasks", tmp_path / "harness")
 
 
 # --- the wheel ------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def test_help_works_with_the_base_requirements_alone(installed, tmp_path, argume
 
 def test_the_wheel_finds_its_own_files(installed, tmp_path):
     """Outside a checkout tasks and configs are those inside the package."""
-    code = "from harness.config import resources as r; print(r.tasks_dir()); print(r.configs_dir())"
+    code = "from harness.config import resources as r; print(r.shipped('tasks')); print(r.shipped('configs'))"
     done = outside(installed.parent / "python", "-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     tasks, configs = map(Path, done.stdout.split())

@@ -155,14 +155,14 @@ def load_experiment(config: str, changes: ConfigChanges) -> tuple[Experiment, Pa
 
 def find_config(config: str) -> Path:
     """Find a config by its path, or by the name of one that ships. Raises ConfigError if there is none."""
-    from harness.config.resources import configs_dir
+    from harness.config.resources import shipped
 
-    path, shipped = Path(config), configs_dir() / f"{config}.yaml"
+    path, packed = Path(config), shipped("configs") / f"{config}.yaml"
     if path.exists():
         return path
-    if "/" not in config and shipped.is_file():
-        return shipped
-    names = ", ".join(sorted(one.stem for one in configs_dir().glob("*.yaml")))
+    if "/" not in config and packed.is_file():
+        return packed
+    names = ", ".join(sorted(one.stem for one in shipped("configs").glob("*.yaml")))
     raise ConfigError(config, [Problem("", f"there is no such file. Shipped configs: {names}")])
 
 

@@ -7,19 +7,12 @@ from harness.errors import RunError
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def tasks_dir() -> Path:
-    """The folder with the lm_eval tasks, to be given to lm_eval's ``include_path``."""
-    return _find("tasks", package=_PACKAGE)
+def shipped(name: str, package: Path | None = None) -> Path:
+    """Give a folder that ships with quantcliff: ``tasks``, as lm_eval's ``include_path``, or ``configs``.
 
-
-def configs_dir() -> Path:
-    """The folder with the configs that ship with quantcliff."""
-    return _find("configs", package=_PACKAGE)
-
-
-def _find(name: str, *, package: Path) -> Path:
-    """Give the folder, the packed one first: beside an installed package lie strangers' folders. Raises RunError."""
-    packed, beside = package / "_data" / name, package.parent / name
+    The packed one comes first: beside an installed package lie strangers' folders. Raises RunError.
+    """
+    packed, beside = (package or _PACKAGE) / "_data" / name, (package or _PACKAGE).parent / name
     for folder in (packed, beside):
         if folder.is_dir():
             return folder

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import yaml
 
-from harness.config.resources import tasks_dir
+from harness.config.resources import shipped
 from harness.errors import UsageError
 from harness.suite.toolkit.strata import level_text
 
@@ -77,7 +77,7 @@ _Loader.add_constructor("!function", lambda loader, node: loader.construct_scala
 def catalogue() -> tuple[SliceInfo, ...]:
     """Describe every slice that ships. Raises UsageError with the file and what it or a task beside it lacks."""
     found = []
-    for path in sorted(tasks_dir().glob(f"*/{DESCRIPTION}")):
+    for path in sorted(shipped("tasks").glob(f"*/{DESCRIPTION}")):
         try:
             found.append(_slice(path))
         except KeyError as error:

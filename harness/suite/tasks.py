@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from harness.config.resources import tasks_dir
+from harness.config.resources import shipped
 from harness.errors import UsageError, one_line
 from harness.records import digest
 
@@ -33,7 +33,7 @@ def build(names: Sequence[str], metadata: Mapping[str, Any], *, ours: bool) -> d
     """Build tasks of ours, or tasks, groups and tags of lm_eval, each told `metadata`; ValueError if one refuses it."""
     from lm_eval.tasks import TaskManager
 
-    place = {"include_path": str(tasks_dir()), "include_defaults": False} if ours else {}
+    place = {"include_path": str(shipped("tasks")), "include_defaults": False} if ours else {}
     with _quiet():
         built: dict[str, Any] = TaskManager(**place, metadata=dict(metadata)).load(list(names))["tasks"]
     for task in built.values():  # what `simple_evaluate` settles before it asks
@@ -46,7 +46,7 @@ def build(names: Sequence[str], metadata: Mapping[str, Any], *, ours: bool) -> d
 def describe_task_error(error: BaseException) -> str | None:
     """Return what a task's own Python raised, with its file and line; None if the error came from elsewhere."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if Path(frame.filename).resolve().is_relative_to(tasks_dir()):
+        if Path(frame.filename).resolve().is_relative_to(shipped("tasks")):
             return f"its code raised {one_line(error)} ({frame.filename}, line {frame.lineno})"
     return None
 
@@ -57,7 +57,7 @@ def index(*, ours: bool) -> Any:
     from lm_eval.tasks import TaskManager
 
     with _quiet():
-        return TaskManager(include_path=str(tasks_dir()), include_defaults=not ours)
+        return TaskManager(include_path=str(shipped("tasks")), include_defaults=not ours)
 
 
 def _file_of(name: str) -> Path | None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from harness.config.loading import load, parse, with_overrides
-from harness.config.resources import configs_dir
+from harness.config.resources import shipped
 from harness.errors import ConfigError, UsageError
 from harness.records import Generation
 from harness.run.planning import check_power, power_table
@@ -96,7 +96,7 @@ def test_a_question_that_repeats_is_one_source(tokenizer):
 @pytest.mark.parametrize("name", ["llama-8b", "rollout-gate"])
 def test_every_gating_stratum_of_a_shipped_config_can_pass(tokenizer, name):
     """Shorter texts in place of theirs; `plan` would refuse a stratum that has too few different questions."""
-    data = yaml.safe_load((configs_dir() / f"{name}.yaml").read_text(encoding="utf-8"))
+    data = yaml.safe_load((shipped("configs") / f"{name}.yaml").read_text(encoding="utf-8"))
     for spec in data["slices"]:
         if "context_tokens" in spec.get("axes", {}):
             spec["axes"]["context_tokens"] = [1024]
@@ -231,9 +231,9 @@ def test_the_catalogue_describes_what_is_there():
 
 def test_task_files_open_with_what_they_are():
     """Every task file begins with a comment that names source, licence, grader and what it does not measure."""
-    from harness.config.resources import tasks_dir
+    from harness.config.resources import shipped
 
-    files = sorted(tasks_dir().glob("*/*.yaml"))
+    files = sorted(shipped("tasks").glob("*/*.yaml"))
     assert len(files) >= 10
     for file in files:
         head = file.read_text(encoding="utf-8").split("\ntask:")[0].split("\ninclude:")[0]
@@ -245,11 +245,11 @@ def test_lm_eval_does_not_take_descriptions_for_tasks():
     """lm_eval's scan of tasks/ finds our tasks and nothing else, because descriptions are not named *.yaml."""
     from lm_eval.tasks import TaskManager
 
-    from harness.config.resources import tasks_dir
+    from harness.config.resources import shipped
 
-    found = TaskManager(include_path=str(tasks_dir()), include_defaults=False)
+    found = TaskManager(include_path=str(shipped("tasks")), include_defaults=False)
     assert sorted(found.all_subtasks) == sorted(name for info in catalogue() for name in info.tasks)
-    assert list(tasks_dir().glob(f"*/{DESCRIPTION}"))
+    assert list(shipped("tasks").glob(f"*/{DESCRIPTION}"))
 
 
 def test_the_catalogue_is_quick_and_light():
@@ -273,11 +273,11 @@ def test_a_scorer_knows_only_its_items(tokenizer):
         Scorer([]).score(items[0], Generation(items[0].id, "1", (), "eos", 1))
 
 
-@pytest.mark.parametrize("config", sorted(path.name for path in configs_dir().glob("*.yaml")))
+@pytest.mark.parametrize("config", sorted(path.name for path in shipped("configs").glob("*.yaml")))
 def test_shipped_configs_ask_for_what_is_there(config, tokenizer, tmp_path, monkeypatch, request):
     """Every config that ships names slices, tasks, axes and levels that exist: one item of each stratum is made."""
-    experiment = load(configs_dir() / config)
-    (tmp_path / "configs").symlink_to(configs_dir())
+    experiment = load(shipped("configs") / config)
+    (tmp_path / "configs").symlink_to(shipped("configs"))
     if any(spec.data_dir for spec in experiment.slices):
         (tmp_path / "data").symlink_to(request.getfixturevalue("shared_data"))
     monkeypatch.chdir(tmp_path)

@@ -215,10 +215,10 @@ def test_lm_eval_asks_for_its_own_consent(shared_data):
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    from harness.config.resources import tasks_dir
+    from harness.config.resources import shipped
 
     metadata = {"data_dir": str(shared_data), "items": 1}
-    manager = TaskManager(include_path=str(tasks_dir()), include_defaults=False, metadata=metadata)
+    manager = TaskManager(include_path=str(shipped("tasks")), include_defaults=False, metadata=metadata)
     ask = {"model": "dummy", "tasks": ["quantcliff_mbpp"], "task_manager": manager, "limit": 2, "bootstrap_iters": 0}
     with pytest.raises(ValueError, match="marked as unsafe"):
         simple_evaluate(**ask)
