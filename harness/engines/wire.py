@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import NonFinite, NotComparable
@@ -18,10 +19,7 @@ Piece = tuple[float, int]
 """When a part of a streamed text came, and how many characters of the answer (not of its reasoning) there were then."""
 MOST_STOPS = 4  # stop texts that the API takes; the others are looked for in the answer
 _LENGTH = dict.fromkeys(("max_tokens", "max_output_tokens"), "length")  # other words for it, of what a gateway leads to
-OVER_CONTEXT = re.compile(
-    r"(?i)context.?(length|size|window)|max_model_len|exceed_context|too (long|many tokens)|longer than"
-    r"|input.?(tokens|length)|max_new_tokens|maximum allowed length",
-)  # what is found in an error that says that the prompt, or the prompt and its longest answer, do not fit
+OVER_CONTEXT = re.compile(Path(__file__).with_name("over_context.txt").read_text("utf-8"))
 METHODS: dict[str, dict[str, Any]] = {
     "prompt_logprobs": {"prompt_logprobs": 1, "max_tokens": 1},
     "echo": {"echo": True, "logprobs": 1, "max_tokens": 1},

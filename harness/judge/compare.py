@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,18 +170,11 @@ def _columns(base: Index, candidate: Outcomes, pairs: Pairs, until: int | None) 
     if until is not None:
         order = order[look[order] <= until]
     here, there = here[order], there[order]
-    return Columns(
-        item=here,
-        place=base.place[here],
-        before=baseline.score[here],
-        after=candidate.score[there],
-        look=look[order],
-        weight=baseline.weight[here],
-        chance=baseline.chance[here],
-        cluster=None if base.cluster is None else base.cluster[here],
-        stands=np.ones(order.size),
-        layer=None if base.layer is None else base.layer[here],
-    )
+    own: dict[str, Any] = {"before": baseline.score[here], "after": candidate.score[there], "look": look[order]}
+    own |= {"weight": baseline.weight[here], "chance": baseline.chance[here], "stands": np.ones(order.size)}
+    parts = {"cluster": base.cluster, "layer": base.layer}
+    own |= {name: None if part is None else part[here] for name, part in parts.items()}
+    return Columns(item=here, place=base.place[here], **own)
 
 
 def _unmatched(base: Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:

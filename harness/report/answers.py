@@ -112,18 +112,12 @@ def browsable(pair: FlipPair) -> _Pair:
     if (left_out := len(prompt) - 2 * _PROMPT_END) > 0:
         prompt = f"{prompt[:_PROMPT_END]}\n[… {left_out:,} characters left out …]\n{prompt[-_PROMPT_END:]}"
     names = {"candidate": pair.candidate, "slice": pair.slice, "stratum": pair.stratum, "id": pair.item_id}
-    return {key: one_line(clip(name, _NAME)) for key, name in names.items()} | {
-        "prompt": visible(prompt),
-        "target": visible(clip(pair.target, _ANSWER)),
-        "baseline": baseline,
-        "answer": candidate,
-        "at": first_difference(baseline, candidate),
-        "stored": pair.stored,
-        "before": pair.baseline_score,
-        "after": pair.candidate_score,
-        "language": tag if tag.isascii() and tag.replace("-", "").isalnum() and len(tag) <= _TAG else "",
-        "kinds": [*pair.kinds],
-    }
+    made: _Pair = {key: one_line(clip(name, _NAME)) for key, name in names.items()}
+    made |= {"prompt": visible(prompt), "target": visible(clip(pair.target, _ANSWER))}
+    made |= {"baseline": baseline, "answer": candidate, "at": first_difference(baseline, candidate)}
+    made |= {"stored": pair.stored, "before": pair.baseline_score, "after": pair.candidate_score}
+    known = tag.isascii() and tag.replace("-", "").isalnum() and len(tag) <= _TAG
+    return made | {"language": tag if known else "", "kinds": [*pair.kinds]}
 
 
 def pairs(evidence: Evidence) -> list[_Pair]:

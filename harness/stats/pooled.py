@@ -160,28 +160,17 @@ def pooled_test(
     test = _Pooled(results, shares, margin, inflation)
     test.pool = math.fsum(weights) if layers else None
     test.df = min(test.df, max(sources - 1, 0.5)) if shared else test.df
-    n, lost, gained = (sum(getattr(one, name) for one in results) for name in ("n", "lost", "gained"))
+    seen = {name: sum(getattr(one, name) for one in results) for name in ("n", "lost", "gained")}
     before, after, items = (float(each.sum()) for each in (test.lost, test.gained, test.n))
-    counts = EffectiveCounts(before, after, items, n / items, float(n), inflation)
-    worse, better = mcnemar_midp(lost, gained)
-    return PairedResult(
-        n=n,
-        clusters=sources,
-        delta=test.delta,
-        low=test.limit(alpha, "greater"),
-        high=test.limit(alpha, "less"),
-        lost=lost,
-        gained=gained,
-        p_pass=test.p_value(-margin, "greater"),
-        p_fail=test.p_value(-margin, "less"),
-        mid_p=worse,
-        mid_p_better=better,
-        design_effect=None,
-        method=f"{'layered' if layers else 'stratified'} Tango score, corrected",
-        margin=margin,
-        alpha=alpha,
-        counts=test.even(n, -margin) if layers else counts,
-    )
+    counts = EffectiveCounts(before, after, items, seen["n"] / items, float(seen["n"]), inflation)
+    counts = test.even(seen["n"], -margin) if layers else counts
+    method = f"{'layered' if layers else 'stratified'} Tango score, corrected"
+    worse, better = mcnemar_midp(seen["lost"], seen["gained"])
+    limits = {"low": test.limit(alpha, "greater"), "high": test.limit(alpha, "less"), "margin": margin, "alpha": alpha}
+    p_values = {"p_pass": test.p_value(-margin, "greater"), "p_fail": test.p_value(-margin, "less")}
+    p_values |= {"mid_p": worse, "mid_p_better": better}
+    told: dict[str, Any] = {**seen, **limits, **p_values, "clusters": sources, "delta": test.delta}
+    return PairedResult(**told, design_effect=None, method=method, counts=counts)
 
 
 class _Pooled:

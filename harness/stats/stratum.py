@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -181,22 +182,11 @@ class _Test:
         self, margin: float, alpha: float, mid: Sequence[float], method: str, effect: float | None = None, **seen: int
     ) -> PairedResult:
         """Return what the test and its mirror image come to. mid: against worse and better. seen: counts of items."""
-        other = self.mirrored()
-        return PairedResult(
-            delta=self.delta,
-            low=self.limit(alpha),
-            high=-other.limit(alpha),
-            p_pass=self.p_value(-margin),
-            p_fail=other.p_value(margin),
-            mid_p=mid[0],
-            mid_p_better=mid[1],
-            design_effect=effect,
-            method=method,
-            margin=margin,
-            alpha=alpha,
-            counts=self.counts,
-            **seen,
-        )
+        other, (worse, better) = self.mirrored(), mid
+        limits = {"low": self.limit(alpha), "high": -other.limit(alpha), "margin": margin, "alpha": alpha}
+        p_values = {"p_pass": self.p_value(-margin), "p_fail": other.p_value(margin)}
+        told: dict[str, Any] = {**seen, **limits, **p_values, "mid_p": worse, "mid_p_better": better}
+        return PairedResult(**told, delta=self.delta, design_effect=effect, method=method, counts=self.counts)
 
 
 def _judge_units(data: units.Units, lost: int, gained: int, margin: float, alpha: float, *, full: bool) -> PairedResult:

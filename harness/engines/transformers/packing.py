@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -32,12 +33,7 @@ Ids = NDArray[np.int64]
 WORTH_SHARING = 16  # tokens: a shared beginning shorter than this is read again instead
 BRANCH_TOKENS_AT_MOST = 2048  # beyond what all sequences of a row share: masks cost the square of their number
 PREFIX_ALONE = 1024  # tokens: a beginning of a whole row that is read before the branches, without a mask
-OUT_OF_MEMORY = re.compile(
-    "out of memory|allocate memory|cublas_status_(alloc_failed|not_initialized)|cudnn_status_alloc_failed"
-    "|device_allocation_failed|cudaerrormemoryallocation",
-    re.IGNORECASE,
-)
-"""Parts of the messages of allocators, and of libraries that cannot get their workspace on a full device."""
+OUT_OF_MEMORY = re.compile(Path(__file__).with_name("out_of_memory.txt").read_text("utf-8"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
