@@ -89,7 +89,11 @@ def test_the_language_decides_what_one_mark_means():
     assert numbers("1.234 and 1,234") == numbers("1.234 and 1,234", "en") == [Decimal("1.234"), 1234]
     assert numbers("1,234", "xx-nowhere") == [1234]
     assert near_number("Antwort: 1.234", "1234", 0, "de") == 1.0
-    assert near_number("Antwort: 1.234", "1.234", 0, "de") == 0.0
+    assert near_number("Antwort: 1.234", "1.234", 0, "de") == near_number("1234", "1.234", 0, "de") == 1.0
+    assert near_number("Antwort: 1,234", "1.234", 0, "de") == near_number("1.234", "1.234e0", 0, "de") == 0.0
+    assert [only_value(one, "de") for one in ("12.500", "-1.250.000", "12.5", "0.125", "1.234e0")] == [
+        *(12500, -1250000, Decimal("12.5"), Decimal("0.125"), Decimal("1.234"))
+    ]
     assert magnitude("1.234", Decimal(1234), "de") is False
     assert magnitude("1.234", Decimal(1234)) is True
 

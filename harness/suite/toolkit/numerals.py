@@ -77,6 +77,8 @@ def listed(text: str) -> set[int]:
 def only_value(text: str, language: str = "") -> Decimal | None:
     """The number that a text is, such as a target; None if it says anything else, or several."""
     bare = _ascii_digits(text).strip()
+    if _grouping(language) == "." and "." in bare and _groups(bare.lstrip("+-").split("."), "."):
+        bare = bare.replace(".", "")
     try:
         number = Decimal(bare)
     except InvalidOperation:

@@ -92,6 +92,8 @@ class Row(BaseModel):
     @property
     def targets(self) -> tuple[str, ...]:
         """All right answers, as text."""
+        if isinstance(self.target, float) and self.scorer == "numeric":  # 1.234 of JSON is no 1234 in any language
+            return (re.sub(r"(?<=\.\d{3})$", "e0", level_text(self.target)),)
         several = self.target if isinstance(self.target, tuple) else (self.target,)
         return tuple(level_text(one) for one in several if one is not None)
 
