@@ -370,7 +370,7 @@ def test_what_a_column_says_of_both_sides_or_of_wrong_answers_is_no_failure(tmp_
     assert compared(*sides) == 0
 
 
-@pytest.mark.parametrize("by", ["time", "model_length", "content_filter"])
+@pytest.mark.parametrize("by", ["time", "model_length", "max_tokens", "content_filter"])
 def test_a_limit_that_cuts_the_baselines_samples_alone_hides_no_loss(tmp_path, capsys, by):
     """A server with a smaller context, or a slower one; of the candidate it may be a loop, and counts as wrong."""
     sides = []

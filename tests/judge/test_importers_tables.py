@@ -346,6 +346,7 @@ def test_strata_with_one_name_are_refused(tmp_path):
 
 LESS = ["wer", "WER", "metric.cer", "val_loss", "word_perplexity", "error_rate", "brier_score", "max_toxicity", "ece"]
 LESS += ["is_incorrect", "wrong", "failed", "failure_rate", "invalid", "hallucinations", "WordErrorRate", "isError"]
+LESS += ["latency_s", "flagged", "asr", "stereotype"]
 LESS += ["not_correct"]
 LESS += ["error_count", "false_positive_rate", "logloss", "kl_divergence", "timeouts", "amb_bias_score_Age"]
 LESS += [

@@ -104,6 +104,9 @@ NESTED = {
     "messages": lambda text, off: {
         "messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "" if off else text}]
     },
+    "sharegpt": lambda text, off: {
+        "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Error: 503" if off else text}]
+    },
     "outputs": lambda text, off: {"outputs": [{"text": text, "finish_reason": _ends(off)}]},
     "deep": lambda text, off: {"run": json.loads('{"a":' * 400 + '"b"' + "}" * 400), "response": "" if off else text},
 }
@@ -123,6 +126,66 @@ def test_objects_in_json_lines_hide_no_failure_of_the_baseline(tmp_path, form):
     assert compared(*_pair(tmp_path, lambda side: lines(side, failing=True))) == 4
     (tmp_path / "well").mkdir()
     assert compared(*_pair(tmp_path / "well", lambda side: lines(side, failing=False))) == 0
+
+
+def _parts(text):
+    return [{"type": "text", "text": text}]
+
+
+BATCHES = {
+    "anthropic, empty": lambda text, off: {"result": {"message": {"content": _parts("" if off else text)}}},
+    "anthropic, expired": lambda text, off: {
+        "result": {"type": "expired", "message": None} if off else {"type": "ok", "message": {"content": _parts(text)}}
+    },
+    "parts of a choice": lambda text, off: {
+        "choices": [{"message": {"content": _parts("Error: 503" if off else text)}}]
+    },
+    "a message": lambda text, off: {"role": "assistant", "content": _parts("" if off else text)},
+    "langchain": lambda text, off: {
+        "messages": [{"type": "human", "content": "Why?"}, {"type": "ai", "content": "" if off else text}]
+    },
+    "gemini": lambda text, off: {
+        "candidates": [
+            {"content": {"parts": None if off else [{"text": text}]}, "finishReason": "OTHER" if off else "STOP"}
+        ]
+    },
+    "responses": lambda text, off: {
+        "output_text": text, "incomplete_details": {"reason": "max_output_tokens"} if off else {"reason": None}
+    },
+    "llama.cpp": lambda text, off: {"content": "" if off else text, "stop": not off},
+    "result": lambda text, off: {"result": "Too Many Requests" if off else text},
+    "no result": lambda text, off: {"result": "[no response]" if off else text},
+    "page": lambda text, off: {"result": "<html><title>504 Gateway Time-out</title>" + "<p>" * 300 if off else text},
+    "spark": lambda text, off: {"reply": {"result": None if off else text, "errorMessage": "LIMIT" if off else None}},
+    "valid": lambda text, off: {"result": text, "is_valid": not off},
+    "status": lambda text, off: {"result": text, "status": "incomplete" if off else "completed"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("form", BATCHES)
+def test_answers_of_batches_and_clients_hide_no_failure_of_the_baseline(tmp_path, form, suffix):
+    """Whatever a column is called, unless it is a question: its cell says that there is no answer."""
+    base, worse = _scores(19, 0.1)
+
+    def tables(place, *, failing):
+        for side, scores in (("a", base), ("b", worse if failing else base)):
+            off = [failing and side == "a" and _down(at) for at in range(len(scores))]
+            texts = [f"{_say(side, at)} or so" for at in range(len(scores))]
+            rows = [
+                {"item": at, "score": 0.0 if down else score, **BATCHES[form](text, down)}
+                for at, (score, down, text) in enumerate(zip(scores, off, texts, strict=True))
+            ]
+            path = tmp_path / place / f"{side}.{suffix}"
+            path.parent.mkdir(exist_ok=True)
+            if suffix == "jsonl":
+                jsonl(path, rows)
+            else:
+                parquet.write_table(pa.Table.from_pylist(rows), path)
+            yield path
+
+    assert compared(*tables("failing", failing=True)) == 4
+    assert compared(*tables("well", failing=False)) == 0
 
 
 @pytest.mark.parametrize(("label", "code"), [(True, 0), (False, 4)])

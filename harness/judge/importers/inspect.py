@@ -26,7 +26,7 @@ _UNGRADED = "Grade not found in model output"  # what Inspect's graders explain 
 _MODEL = ("model_args", "model_base_url")
 _SETTINGS = ("task_version", "task_file", "dataset", "solver", "solver_args", "scorers", "model_roles", *_MODEL)
 _LIMITS = ("message_limit", "token_limit", "turn_limit", "time_limit", "working_limit", "cost_limit")
-_CUT = {"time", "working", "context", "model_length", "cost", "content_filter"}  # what the server decides
+_CUT = {"time", "working", "context", "model_length", "max_tokens", "cost", "content_filter"}  # a server may decide
 _CONFIG = ("limit", "sample_id", "epochs", "epochs_reducer", *_LIMITS)
 """What makes two logs of a task two measurements, not a repetition: parts of ``eval`` and of ``eval.config``."""
 # Parts of the generation's settings that decide no answer, and what may differ as samples are compared one by one.

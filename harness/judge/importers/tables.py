@@ -37,6 +37,7 @@ _SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evalu
 _MOST = _MADE | _SCORED | dict.fromkeys(("judge", "grader"), 1)
 """How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
 _DEEPEST = 9  # steps of a dotted name into the objects of a JSON line
+_SHOWN = 300  # characters of a cell in which a failure is looked for: an answer may be longer
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
@@ -107,19 +108,30 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     known = [one for one in _header(path) if one not in used and not _MEASURED.fullmatch(one)]
     texts = set() if _QUESTION.isdisjoint(known) and options.prompt is None else {"text", "content", "message"}
     answering = [one for one in known if one in texts or (_ANSWER.search(one) and not _EXPECTED.search(one))]
-    states = {one: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", one) for one in known if one not in answering}
-    wanted = [*answering, *(one for one, words in states.items() if _STATE.search(words))]
+    others = [one for one in known if one not in answering and known.count(one) == 1 and _STATE.search(one)]
+    states, wanted = {one: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", one) for one in others}, [*answering, *others]
     items, *answers = _columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [_Column([])]
     ids, found = _items(items, path), defaultdict[str, set[Said]](set)
     for column, one in zip(wanted, (cell.labels() for cell in answers), strict=True):
-        for at, item in enumerate(ids) if len(one.names) > 1 or column in states else ():  # says who answered
-            if column in answering:
-                told = json.dumps([one[at]]) if re.search(r"\d", column) else one[at]  # `response_1`: one of several
-                found[item].add((told, _LIKELY.search(column) is not None and "." in one[at]))
-            elif fault := _FAULT.fullmatch(f"{states[column]}: {one[at]}"):  # failures count together
-                how = f"a failure{' of its server' * bool(CERTAIN.match(one[at]))}" if fault["failed"] else one[at]
-                found[item].add((f"({column}: {how})", False))
+        if column in states:
+            said = [_failure(column, f"{states[column]}: {cell[:_SHOWN]}") for cell in one.names]
+        else:  # of several answers, `response_1`, each is one; one cell for all says who answered
+            several, likely = re.search(r"\d", column), _LIKELY.search(column) is not None
+            cells = one.names if len(one.names) > 1 else ()
+            said = [(json.dumps([cell]) if several else cell, likely and "." in cell) for cell in cells] or [None]
+        for item, code in zip(ids, one.codes, strict=True) if any(said) else ():
+            if told := said[code]:
+                found[item].add(told)
     return found
+
+
+def _failure(column: str, told: str) -> Said | None:
+    """Give what a cell says if it says that there is no answer; failures count together. told: its name and it."""
+    if fault := _FAULT.fullmatch(told):
+        how = told.partition(": ")[2]
+        how = f"a failure{' of its server' * bool(CERTAIN.match(how))}" if fault["failed"] else how
+        return f"({column}: {how})", False
+    return None
 
 
 def other_questions(paths: Sequence[Path], options: ImportOptions) -> set[str]:
@@ -172,8 +184,8 @@ def _keys(path: Path, *_state: int) -> tuple[str, ...]:
 def _leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Give what is in an object, or in a list of them, by dotted names; of messages, those of the last one's role."""
     if isinstance(told, list) and told and all(isinstance(one, dict) for one in told):
-        role = told[-1].get("role") or ""
-        parts, name = [one for one in told if (one.get("role") or "") == role], f"{name}.{role}".rstrip(".")
+        role = next((one for key in ("role", "from", "type") if isinstance(one := told[-1].get(key), str)), "")
+        parts, name = [one for one in told if not role or role in one.values()], f"{name}.{role}".rstrip(".")
         keys = dict.fromkeys(key for one in parts for key in one)
         told = {key: own if len(own := [one[key] for one in parts if key in one]) > 1 else own[0] for key in keys}
     if isinstance(told, dict) and name.count(".") < _DEEPEST:
@@ -193,9 +205,9 @@ def _items(column: _Column, path: Path) -> list[str]:
 def _columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) -> list[_Column]:
     """Read columns. optional: those that a JSON line may lack."""
     if path.suffix.lower() in JSON_LINES:
-        lines = [(at, dict(_leaves(row)) | row) for at, row in enumerate(json_objects(path), 1)]
+        lines, absent = [(at, dict(_leaves(row)) | row) for at, row in enumerate(json_objects(path), 1)], {*optional}
         return [
-            _Column([row.get(one) if one in optional else dig(row, one, f"{path}: line {at}") for at, row in lines])
+            _Column([row.get(one) if one in absent else dig(row, one, f"{path}: line {at}") for at, row in lines])
             for one in wanted
         ]
     table = (_parquet if path.suffix.lower() in PARQUET else _csv)(path, wanted)
