@@ -99,6 +99,10 @@ def logprob(before: list[int], token: int) -> float:
     return -0.05 - hashlib.sha256(text).digest()[0] / 64
 
 
+def _asked(body: dict[str, Any]) -> str:
+    return json.dumps(body.get("prompt", body.get("messages")))
+
+
 class Stub(ThreadingHTTPServer):
     """The server with what it has seen."""
 
@@ -128,8 +132,13 @@ class Stub(ThreadingHTTPServer):
 
     @property
     def questions(self) -> list[dict[str, Any]]:
-        """What was asked after the probe and the canary, which wants log-probabilities."""
-        return [body for body in self.asked if "logprobs" not in body][1:]
+        """What was asked after the probe and the canary, which wants log-probabilities at first."""
+        return [body for body in self.asked if not self.is_canary(body)][1:]
+
+    def is_canary(self, body: dict[str, Any]) -> bool:
+        """Whether a request is the canary, with log-probabilities or without."""
+        first = next((one for one in self.asked if "logprobs" in one), {})
+        return "logprobs" in body or _asked(body) == _asked(first)
 
     def handle_error(self, *_: Any) -> None:
         """Say nothing of a client that is gone."""
@@ -184,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
         faults, prompt = self.server.faults, body.get("prompt")
         if status := self.server.refuses(body):
             return status, error("not now")
-        name = json.dumps(body.get("prompt", body.get("messages")))
+        name = _asked(body)
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         long = isinstance(prompt, list) and len(prompt) > 60
         beyond = (prompt if isinstance(prompt, str) else _key(prompt or [])) in self.server.too_long
@@ -197,7 +206,7 @@ class Handler(BaseHTTPRequestHandler):
             (422, "return_token_ids: not permitted"): "unknown_fields" in faults and "return_token_ids" in body,
             (400, "prompt_logprobs is not supported"): "no_prompt_logprobs" in faults and "prompt_logprobs" in body,
             (400, "the content is not allowed"): "picky" in faults and other,
-            (500, "the parser failed"): "breaks" in faults and other and "logprobs" not in body,
+            (500, "the parser failed"): "breaks" in faults and other and not self.server.is_canary(body),
             (400, "API key expired"): "expires" in faults and number > 2,
             (400, "maximum context length is 60 tokens"): ("short" in faults and long) or beyond,
         }

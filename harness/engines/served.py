@@ -54,6 +54,7 @@ class ServedEngine(EngineBase):
         self._fresh = secrets.randbits(31)  # of no other engine's, so that a gateway that remembers answers gives none
         self._requests = None if target.requests is None else Appender(target.requests)
         self._timer: StreamTimer | None = None
+        self._greedy = False  # whether it was seen to give one answer at temperature 0
         try:
             self._run(self._look(client, encoder, target))
         except BaseException:
@@ -103,6 +104,8 @@ class ServedEngine(EngineBase):
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses once all are there. Raises Incomplete, NotComparable (not what was probed), NonFinite."""
+        if not (self._greedy or settings.temperature):
+            self._greedy = not self._run(server_probe.check_greedy(self._client, self._form, self._encoder))
         asked: list[Coroutine[Any, Any, Response]] = []
         for item in items:
             if item.kind == "choice":
@@ -157,6 +160,8 @@ class ServedEngine(EngineBase):
         if reply.status != OK:
             return await self._refused(item, sample, reply, count)
         answer = self._checked(item, sample, reply, count, "salted" if salt else "", tools=len(offered))
+        if answer.calls and not offered:
+            raise NotComparable(f"{item.id}: the server took a tool call out of an answer, and no tools were offered")
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
         written, most = server_probe.written(answer, item.max_tokens, self._encoder), item.max_tokens

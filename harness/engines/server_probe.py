@@ -20,6 +20,7 @@ ANSWER_TOKENS = 4  # tokens that the answer to it may have
 CANARY = "The old lighthouse keeper opened the letter, and"  # has many likely continuations
 CANARY_TOKENS = 16  # tokens of its continuation that are looked at
 CANARY_TRIES = 3  # how often it is asked again, if the server has an error instead
+GREEDY_TRIES = 4  # how often it is asked at temperature 0: two builds behind one address give two answers, sums a third
 FEW = 0.75  # SmolLM2's answers, cut anywhere, are read back as this share of their tokens and two, or more
 TOLERANCE = 0.1
 """Most that a token's log-probability may differ on average between answering and reading: sums in bfloat16 differ."""
@@ -118,6 +119,18 @@ async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> l
         weights = found.get("token_logprobs") or [one["logprob"] for one in found["content"]]
         return [round(float(one), 6) for one in weights] if all(map(math.isfinite, weights)) else []
     return []  # the server gives none, in whichever way it says so
+
+
+async def check_greedy(client: Client, form: RequestForm, encoder: PromptEncoder) -> None:
+    """Raise NotComparable if a server draws its answers at temperature 0: if all those to one prompt differ."""
+    body, texts = form.body(encoder.sent(CANARY, form.prompts)[0], CANARY_TOKENS, Settings()), set[str]()
+    for _ in range(GREEDY_TRIES):
+        reply = await client.post(form.path, body | {"seed": secrets.randbits(31)})
+        with contextlib.suppress(ValueError):  # of no shape of an answer, as an error
+            texts.add(parse_answer(reply.data).text)
+    if len(texts) == GREEDY_TRIES:
+        said = f"{client.url} gives {GREEDY_TRIES} different answers to one question at temperature 0: it draws them"
+        raise NotComparable(f"{said}. Let it heed the temperature, or set sampling.temperature to what it uses")
 
 
 async def find_logprob_method(client: Client, form: RequestForm, encoder: PromptEncoder) -> str:

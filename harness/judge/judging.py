@@ -28,6 +28,8 @@ from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir
 
+_UNSTEADY = 0.1  # share of items of which a baseline that is asked again scores otherwise, if that is no rounding
+
 
 def item_scores(run: RunRecord, variant: str, *, until: int | None = None) -> dict[str, float]:
     """Return item id to mean score over its samples, NaN where unanswered; only items that have an answer."""
@@ -249,7 +251,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
         events=_events(run, asked, rules.policy.latency),
         quantities={name: judged_quantities(asked[name], run.of(base), run.of(name), rules) for name in sides},
         proofs={name: run.identities[name]["proof"] for name in names if name in run.identities},
-        warnings=(*found.warnings(base), *_warnings(run)),
+        warnings=(*found.warnings(base), *_unsteady(run, material.control), *_warnings(run)),
         provenance=_provenance(run),
     )
 
@@ -285,6 +287,15 @@ def _annotated(run: RunRecord, material: Comparisons, rules: Rules) -> Compariso
 def _right(run: RunRecord, variant: str) -> dict[str, float]:
     """Return item id to the probability of its right choice."""
     return {one.item_id: one.choice_probability for one in run.of(variant) if one.choice_probability is not None}
+
+
+def _unsteady(run: RunRecord, control: Comparison | None) -> Iterator[str]:
+    """Warn of a baseline that does not repeat itself: it may be right more often than it shows, and losses hide."""
+    looked = [one for one in (control.strata if control else ()) if one.looks]
+    flips, asked = sum(one.flips for one in looked), sum(one.looks[-1].result.n for one in looked)
+    if not run.experiment.sampling.temperature and flips > max(_UNSTEADY * asked, 10):
+        text = f"scores {flips} of {asked} items otherwise when they are asked again, though temperature is 0"
+        yield f"{run.experiment.baseline.name} {text}: it draws its answers, or several builds give them."
 
 
 def _warnings(run: RunRecord) -> Iterator[str]:
@@ -325,6 +336,9 @@ def _rules(run: RunRecord, overrides: Mapping[str, Any]) -> Rules:
         raise UsageError("latency: the run was made without it, so its manifest does not cover the times of answers")
     if kinds := undefined(rules):
         raise UsageError(f"tail_events has a tolerance for {kinds[0]}, and latency does not say what is late")
+    shown = {"*", *rules.policy.latency}.union(*(one.signs or () for name in run.answers for one in run.of(name)))
+    if kinds := [kind for kind in overrides.get("tail_events", ()) if kind not in shown]:
+        raise UsageError(f"tail_events: no answer of this run can show {kinds[0]!r}: leave its tolerance out")
     return rules
 
 

@@ -75,7 +75,7 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
         least, others = _IN_TASK if task else _LEAST, zip(found[1:], scores[1:], strict=True)
         kinds = {_is_outage(same, told.get((task, text), ()), own, least) for told, own in others}
         if kinds - {False}:
-            to = sure if True in kinds and not refusal(text) else doubtful
+            to = sure if True in kinds and not (refusal(text) or _SPEAKS.search(text)) else doubtful
             to |= dict.fromkeys((one.item for one in same), text if len(texts) > 1 else min(texts))
     return Outages(sure, {item: text for item, text in doubtful.items() if item not in sure})
 
@@ -84,8 +84,8 @@ def _words(text: str) -> str | None:
     """Return a text without its numbers if it may be an error, None if it is a label, or the model's own."""
     words = re.sub(_NUMBER if " " in text else _CODE, "...", text)
     nothing = _NOTHING.fullmatch(words if re.search("[a-zA-Z]", words) else text)  # a number is an answer
-    spoken = len(_WIDE.sub("...", words)) < _SHORTEST or _SPEAKS.search(text) is not None
-    return words if nothing or not spoken or CERTAIN.match(text) or FAILURE.fullmatch(text) else None
+    short = len(_WIDE.sub("...", words)) < _SHORTEST
+    return words if nothing or not short or CERTAIN.match(text) or FAILURE.fullmatch(text) else None
 
 
 def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, list[float]], least: int) -> bool | None:
@@ -110,10 +110,8 @@ def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, li
 
 
 def in_words(scored: Iterable[Scored]) -> Iterator[Told]:
-    """Give the texts that are kept, were not cut and refuse nothing."""
+    """Give the texts that are kept and were not cut, of an answer that is empty but for its thought nothing."""
     for one in scored:
-        said, refused = one.response, (one.signs or {}).get("refusal")
-        if refused or not isinstance(said, Generation) or said.finish == "length":
-            continue
-        if said.text or said.token_ids or not one.length:
-            yield Told(one.item_id, said.text.strip(), one.score or 0.0)
+        said, nothing = one.response, (one.signs or {}).get("empty")
+        if isinstance(said, Generation) and said.finish != "length" and (said.text or said.token_ids or not one.length):
+            yield Told(one.item_id, "" if nothing else said.text.strip(), one.score or 0.0)

@@ -316,6 +316,21 @@ def test_the_time_to_wait_is_a_number_or_a_date() -> None:
     assert time.monotonic() - started < 2
 
 
+def test_a_server_that_draws_its_answers_at_temperature_0_is_refused() -> None:
+    """Four answers to one question, each another, are drawn: they are right less often than the model's own."""
+    items, number = texts(2), iter(range(10**6))
+
+    def drawn(data: dict[str, Any]) -> dict[str, Any]:
+        data["choices"][0]["text"] += f" {next(number)}"
+        return data
+
+    with served(answers(items)) as stub, engine(stub) as made:
+        stub.spoil = drawn
+        with pytest.raises(NotComparable, match=r"gives 4 different answers to one question at temperature 0"):
+            list(made.answer(items, GREEDY))
+        assert len(list(made.answer(items, Settings(temperature=0.7)))) == 2  # that was asked for
+
+
 def test_null_content_is_an_empty_answer_that_is_recorded_as_null(tmp_path: Path) -> None:
     """It is an answer, not an error."""
     log = tmp_path / "requests.log"
@@ -444,9 +459,10 @@ def test_a_limit_that_a_gateway_has_is_seen_in_the_text_where_nothing_is_counted
         made(said(cut))
     whole = encoder().decode(encoder().encode(" the answer is 7 and then some more of it")[:13])
     call = {"type": "function", "function": {"name": "f", "arguments": "{"}}
-    honest = [said(whole), said(""), said("\n" * 14), {"tool_calls": [call]}, {"truncated": True}]
-    for change in (one if callable(one) else said(cut, **one) for one in honest):
+    for change in (said(whole), said(""), said("\n" * 14), said(cut, truncated=True)):
         assert len(made(change)) == 2
+    with pytest.raises(NotComparable, match=r"q0: the server took a tool call out of an answer, and no tools were"):
+        made(said(cut, tool_calls=[call]))
 
 
 @pytest.mark.slow

@@ -406,11 +406,15 @@ def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidate
     assert not _errors([_said([""] * 6), _said(["", "", "", "", "4 lamps", "5"], score=1.0)])  # stop texts, say
     unkept = [Scored(f"t/{at}", "d", 0, 0.0, {}, Generation(f"t/{at}", "", (), "eos", 3), length=4) for at in range(6)]
     assert not _errors([unkept, well])
+    thoughts = _said([f"<think>So {at} it is</think>" for at in range(6)])
+    thought = [replace(one, signs={"empty": True}) for one in thoughts]
+    assert set(_errors([thought, well]).values()) == {""}  # a whole answer within the marks of a thought is none
     assert not _errors([_said(["The answer is B"] * 6), _said(["The answer is B"] * 3, score=1.0)])
     assert not _errors([_said(busy[:5]) + _said(busy[5:], score=1.0), well])
     assert not _errors([_said(busy, finish="length"), well])
-    assert not _errors([_said(busy, refusal=True), well])
-    assert not _errors([_said(["I do not know that."] * 6), well])
+    for own in ("I do not know that.", "I'm sorry, I can't respond to that.", "Sorry, we cannot help with that."):
+        assert not _errors([_said([own] * 6), well])  # the model's own, perhaps
+        assert len(outages([in_words(_said([own] * 6)), in_words(well)], {}).doubtful) == 6
     assert not _errors([_said(busy)])
 
 

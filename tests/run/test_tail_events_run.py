@@ -13,7 +13,7 @@ import pytest
 from harness import report
 from harness.cli import program as cli
 from harness.config.loading import parse
-from harness.errors import ConfigError, ExitCode
+from harness.errors import ConfigError, ExitCode, UsageError
 from harness.judge import judging
 from harness.judge.verdicts import TailRate
 from harness.report import run_evidence
@@ -146,6 +146,30 @@ def test_answers_that_nobody_looked_at_never_pass(whole: RunDir, tmp_path: Path)
     loose = judging.judge(load_run(copy), {"tail_events": {}})
     assert loose.exit_code == 0
     assert all(one.verdict is None for one in loose.candidates[0].tail_events)
+
+
+def test_a_baseline_that_does_not_repeat_itself_is_named(whole: RunDir, tmp_path: Path) -> None:
+    """Gains and losses that cancel fail no control, and yet such a baseline is right more often than it shows."""
+    copy = RunDir(shutil.copytree(whole.path, tmp_path / "copy"))
+    assert not any("asked again" in one for one in judging.judge(load_run(copy)).warnings)
+
+    def otherwise(at: int, line: dict[str, Any]) -> None:
+        if at % 5 == 0:
+            line["metrics"] = {name: 1 - score for name, score in line["metrics"].items()}
+            line["score"] = 1 - line["score"]
+
+    for path in copy.path.joinpath("control").glob("*-1of1.jsonl"):
+        if not path.name.startswith("timings"):
+            making.rewrite(path, otherwise)
+    write_manifest(copy)
+    (warned,) = [one for one in judging.judge(load_run(copy)).warnings if "when they are asked again" in one]
+    assert "though temperature is 0: it draws its answers, or several builds give them" in warned
+
+
+def test_a_tolerance_that_no_answer_of_the_run_can_show_is_refused(whole: RunDir) -> None:
+    """`gate` under a policy that would hold nothing: the plan of such a run is refused, too."""
+    with pytest.raises(UsageError, match="no answer of this run can show 'invalid_json': leave its tolerance out"):
+        judging.judge(load_run(whole), {"tail_events": {"empty": 0.3, "invalid_json": 0.05, "*": 0.3}})
 
 
 def test_another_policy_gates_the_same_answers(whole: RunDir) -> None:
