@@ -54,7 +54,7 @@ class ServedEngine(EngineBase):
         self._fresh = secrets.randbits(31)  # of no other engine's, so that a gateway that remembers answers gives none
         self._requests = None if target.requests is None else Appender(target.requests)
         self._timer: StreamTimer | None = None
-        self._greedy = False  # whether it was seen to give one answer at temperature 0
+        self._greedy = target.requests is None  # whether it gives one answer at temperature 0: a run looks, no `verify`
         try:
             self._run(self._look(client, encoder, target))
         except BaseException:

@@ -20,7 +20,7 @@ ANSWER_TOKENS = 4  # tokens that the answer to it may have
 CANARY = "The old lighthouse keeper opened the letter, and"  # has many likely continuations
 CANARY_TOKENS = 16  # tokens of its continuation that are looked at
 CANARY_TRIES = 3  # how often it is asked again, if the server has an error instead
-GREEDY_TRIES = 4  # how often it is asked at temperature 0: two builds behind one address give two answers, sums a third
+GREEDY_TRIES = 6  # how often it is asked at temperature 0: of a busy server two or three may differ by rounding
 FEW = 0.75  # SmolLM2's answers, cut anywhere, are read back as this share of their tokens and two, or more
 TOLERANCE = 0.1
 """Most that a token's log-probability may differ on average between answering and reading: sums in bfloat16 differ."""

@@ -116,11 +116,12 @@ def _parts(told: object) -> Iterator[str]:
                 yield from _parts(json.loads(json.dumps(read(told))))  # tuples are lists, and what no JSON is a text
                 return
     if isinstance(told, dict):  # a part, such as a message or a thought; or the epochs
-        known = [told[key] for key in ("text", "content") if key in told][:1]
+        known = sorted((told[key] for key in ("text", "content") if key in told), key=lambda one: one is None)[:1]
         told = known or [one for one in told.values() if isinstance(one, list)]
     if isinstance(told, list):
-        for one in told:
-            yield from _parts(one)
+        for one in told:  # but for a thought between them, which Parquet gives an empty text
+            if not (isinstance(one, dict) and one.get("type") and one.get("text") is one.get("content") is None):
+                yield from _parts(one)
     else:
         yield "" if told is None or told == "none" else str(told)
 

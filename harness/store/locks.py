@@ -105,8 +105,7 @@ def _local_locks(folder: Path) -> bool:
 
 
 def _busy(path: Path, what: str) -> StoreError:
-    text = f"another process is working on {what}: wait for it, or give another --output"
-    return StoreError(f"{path.parent.parent}: {text}")
+    return StoreError(f"{path.parent.parent}: another process is working on {what}: wait, or give another --output")
 
 
 def _take(lease: Path, mine: str, what: str) -> None:

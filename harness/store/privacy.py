@@ -175,11 +175,10 @@ def _ibans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _addresses(text: str) -> Iterator[tuple[int, int]]:
-    for pattern in (_PATTERNS["ip4"], _PATTERNS["ip6"]):
-        for match in pattern.finditer(text):
-            with contextlib.suppress(ValueError):
-                ipaddress.ip_address(match[0])
-                yield match.span()
+    for match in (*_PATTERNS["ip4"].finditer(text), *_PATTERNS["ip6"].finditer(text)):
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(match[0])
+            yield match.span()
 
 
 def _phones(text: str) -> Iterator[tuple[int, int]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 from written import compared, inspect_log, jsonl, lm_eval_sample, samples_of
+
+from harness.judge.importers import tables
 
 COUNT, WORDS = 1000, ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "hazel", "ivory", "jolly", "kayak")
 
@@ -134,6 +137,20 @@ def _parts(text):
 
 BATCHES = {
     "anthropic, empty": lambda text, off: {"result": {"message": {"content": _parts("" if off else text)}}},
+    "anthropic, a thought": lambda text, off: {
+        "message": {"content": [{"type": "thinking", "thinking": f"So {text}"}, *_parts("" if off else text)]}
+    },
+    "a tool's call before it": lambda text, off: {
+        "messages": [
+            {"role": "user", "content": "Why?"},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": text, "type": "function"}]},
+            {"role": "tool", "content": "42"},
+            {"role": "assistant", "content": "" if off else text},
+        ]
+    },
+    "responses, a thought": lambda text, off: {
+        "output": [{"type": "reasoning", "summary": []}, {"type": "message", "content": _parts("" if off else text)}]
+    },
     "anthropic, expired": lambda text, off: {
         "result": {"type": "expired", "message": None} if off else {"type": "ok", "message": {"content": _parts(text)}}
     },
@@ -157,7 +174,7 @@ BATCHES = {
     "no result": lambda text, off: {"result": "[no response]" if off else text},
     "page": lambda text, off: {"result": "<html><title>504 Gateway Time-out</title>" + "<p>" * 300 if off else text},
     "spark": lambda text, off: {"reply": {"result": None if off else text, "errorMessage": "LIMIT" if off else None}},
-    "valid": lambda text, off: {"result": text, "is_valid": not off},
+    "quota": lambda text, off: {"result": text, "state": "RESOURCE_EXHAUSTED" if off else "OK"},
     "status": lambda text, off: {"result": text, "status": "incomplete" if off else "completed"},
 }  # fmt: skip
 
@@ -186,6 +203,46 @@ def test_answers_of_batches_and_clients_hide_no_failure_of_the_baseline(tmp_path
 
     assert compared(*tables("failing", failing=True)) == 4
     assert compared(*tables("well", failing=False)) == 0
+
+
+@pytest.mark.parametrize("beside", ["both", "baseline"])
+@pytest.mark.parametrize(
+    ("column", "wrong", "right"),
+    [
+        ("valid", False, True),
+        ("feedback", "The response contains a calculation error.", "Well done."),
+        ("traceback", "Error: expected 3 got 4", ""),
+        ("stderr", "ValueError: an exception", ""),
+        ("extracted_value", None, 4),
+        ("test_output", "1 failed; connection error", "1 passed"),
+    ],
+)
+def test_a_column_that_says_which_answers_are_wrong_is_no_failure(tmp_path, column, wrong, right, beside):
+    """A candidate that is better by five points, or a table alone that has it: neither is a broken baseline."""
+    base, worse = _scores(20, 0.05)
+    sides = []
+    for side, scores in (("a", worse if beside == "both" else base), ("b", base)):
+        rows = [{"item": at, "score": one, "reply_text": _say(side, at)} for at, one in enumerate(scores)]
+        for row in rows if beside == "both" or side == "a" else ():
+            row[column] = right if row["score"] else wrong
+        sides.append(jsonl(tmp_path / f"{side}.jsonl", rows))
+    assert compared(*sides) == 0
+
+
+WORDS = """Internal error, an exception, timed out, time-out, time out, connection, disconnected, unavailable
+overloaded, bad gateway, remote protocol, read_error, payload_error, apiconnectionerror, engine dead, ssl_error
+incompleteread, jsondecodeerror, keyerror: 'choices', bad request, badrequest, chunkedencoding, errno, code: 503
+'code': 429, quota
+retries, throttled, limit exceeded, deadline exceeded, resource exhausted, rate limit, too many requests, out of memory
+context length, context window"""
+
+
+@pytest.mark.parametrize("words", re.split(", |\n", WORDS))
+def test_long_cells_are_looked_over_for_words_that_every_failure_has(words):
+    """What is passed over because it has none of `loose` fits no pattern of a failure in words."""
+    for told in (words, words.upper()):
+        if tables._FAULT.fullmatch(f"note: {told} {'x ' * 60}"):
+            assert str(tables._failure("note", f"note: {told} {'x ' * 60}")).startswith("('(note: a failure")
 
 
 @pytest.mark.parametrize(("label", "code"), [(True, 0), (False, 4)])

@@ -28,7 +28,7 @@ PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text("utf-8"))
 _LIKELY, _ANSWER, _EXPECTED, _MEASURED, _STATE = map(re.compile, _COLUMNS["patterns"].values())
-_QUESTION, _RIGHT, _BESIDE = map(frozenset, _COLUMNS["names"].values())
+_QUESTION, _RIGHT, _BESIDE, _LOOSE = map(frozenset, _COLUMNS["names"].values())
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
 _ASKED = _QUESTION | _RIGHT
 _HOW = Path(__file__).with_name("how_asked.txt").read_text("utf-8")  # a pattern of names that say how it was asked
@@ -37,7 +37,7 @@ _SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evalu
 _MOST = _MADE | _SCORED | dict.fromkeys(("judge", "grader"), 1)
 """How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
 _DEEPEST = 9  # steps of a dotted name into the objects of a JSON line
-_SHOWN = 300  # characters of a cell in which a failure is looked for: an answer may be longer
+_SHOWN, _BRIEF = 200, 99  # characters of a cell in which a failure is looked for; of one that is not looked over first
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
 
@@ -127,7 +127,7 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
 
 def _failure(column: str, told: str) -> Said | None:
     """Give what a cell says if it says that there is no answer; failures count together. told: its name and it."""
-    if fault := _FAULT.fullmatch(told):
+    if (len(low := told.lower()) < _BRIEF or any(one in low for one in _LOOSE)) and (fault := _FAULT.fullmatch(told)):
         how = told.partition(": ")[2]
         how = f"a failure{' of its server' * bool(CERTAIN.match(how))}" if fault["failed"] else how
         return f"({column}: {how})", False
@@ -186,6 +186,7 @@ def _leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(told, list) and told and all(isinstance(one, dict) for one in told):
         role = next((one for key in ("role", "from", "type") if isinstance(one := told[-1].get(key), str)), "")
         parts, name = [one for one in told if not role or role in one.values()], f"{name}.{role}".rstrip(".")
+        parts = [one for one in parts if one.get("content") or not one.get("tool_calls")] or parts
         keys = dict.fromkeys(key for one in parts for key in one)
         told = {key: own if len(own := [one[key] for one in parts if key in one]) > 1 else own[0] for key in keys}
     if isinstance(told, dict) and name.count(".") < _DEEPEST:
