@@ -275,7 +275,7 @@ def policy_overrides(path: Path) -> dict[str, Any]:
     data = _mapping_in(path)
     section = data.get("policy", data)
     if "slices" in data and section is not data:
-        sys.stderr.write(f"{path}: its policy alone is read; margins and tolerances of slices are those of the run\n")
+        sys.stderr.write(f"{path}: its policy alone is read; a margin or tolerance in it is that of all strata\n")
     if not isinstance(section, dict):
         raise ConfigError(str(path), [Problem("policy", f"holds a {type(section).__name__}, not a mapping of keys")])
     for key in [one for one in ("margin", "tail_events") if one in section and f"'{one}':" in str(data.get("slices"))]:
