@@ -75,7 +75,8 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
         least, others = _IN_TASK if task else _LEAST, zip(found[1:], scores[1:], strict=True)
         kinds = {_is_outage(same, told.get((task, text), ()), own, least) for told, own in others}
         if kinds - {False}:
-            to = sure if True in kinds and not (refusal(text) or _SPEAKS.search(text)) else doubtful
+            spoken = _SPEAKS.search(text) and not (CERTAIN.match(same[0].text) or FAILURE.fullmatch(same[0].text))
+            to = sure if True in kinds and not (refusal(text) or spoken) else doubtful
             to |= dict.fromkeys((one.item for one in same), text if len(texts) > 1 else min(texts))
     return Outages(sure, {item: text for item, text in doubtful.items() if item not in sure})
 
@@ -84,8 +85,8 @@ def _words(text: str) -> str | None:
     """Return a text without its numbers if it may be an error, None if it is a label, or the model's own."""
     words = re.sub(_NUMBER if " " in text else _CODE, "...", text)
     nothing = _NOTHING.fullmatch(words if re.search("[a-zA-Z]", words) else text)  # a number is an answer
-    short = len(_WIDE.sub("...", words)) < _SHORTEST
-    return words if nothing or not short or CERTAIN.match(text) or FAILURE.fullmatch(text) else None
+    long = len(_WIDE.sub("...", words)) >= _SHORTEST
+    return words if nothing or long or CERTAIN.match(text) or FAILURE.fullmatch(text) else None
 
 
 def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, list[float]], least: int) -> bool | None:

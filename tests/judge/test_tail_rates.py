@@ -415,6 +415,7 @@ def test_errors_in_words_are_whole_repeated_never_right_and_hardly_the_candidate
     for own in ("I do not know that.", "I'm sorry, I can't respond to that.", "Sorry, we cannot help with that."):
         assert not _errors([_said([own] * 6), well])  # the model's own, perhaps
         assert len(outages([in_words(_said([own] * 6)), in_words(well)], {}).doubtful) == 6
+    assert len(_errors([_said(['{"error": {"code": 429, "message": "Who am I?"}}'] * 6), well])) == 6  # no model's
     assert not _errors([_said(busy)])
 
 

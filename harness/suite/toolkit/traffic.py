@@ -84,9 +84,8 @@ class Row(BaseModel):
         if self.language and not scripts_of(self.language):  # in which no drift could be seen
             raise ValueError("language is none that is known: write a BCP 47 tag such as en, pt-BR or ja")
         for name in sorted(self.model_fields_set & _READ_BY.keys()):
-            if getattr(self, name) and self.scorer not in _READ_BY[name]:
-                readers = ", ".join(map(repr, _READ_BY[name]))
-                raise ValueError(f"{name.removeprefix('json_')}: the scorer {self.scorer!r} reads none, only {readers}")
+            if self.scorer not in _READ_BY[name] and getattr(self, name) not in ("", Row.model_fields[name].default):
+                raise ValueError(f"{name.removeprefix('json_')} is read by {' and '.join(_READ_BY[name])} alone")
         return self
 
     @property
