@@ -1,14 +1,11 @@
 """`quantcliff compare --baseline ... --candidate ...`: judges what other tools ran, by the command line's flags."""
 
-import ast
 import dataclasses
 import hashlib
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +17,7 @@ from scipy import special
 from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate, importers
 from harness.judge.importers import ImportOptions
-from harness.judge.importers.json_text import below
+from harness.judge.importers.json_text import below, unwritten
 from harness.judge.importers.tables import other_questions, sources
 from harness.judge.outages import FAILURE, Told, outages
 from harness.judge.outcomes import Outcomes, Said, joined
@@ -104,17 +101,14 @@ def _in_words(side: Outcomes, several: float) -> Iterator[Told]:
         said = set[Said]() if any(measured for _, measured in told.get(item, ())) else told.get(item, set())
         texts = {part.strip() for text, _ in said for part in _parts(text)}
         least = min(several, 2) if any(_LISTED.match(text) for text, _ in said) else several
-        for text in sorted(texts) or ["(no text)"]:
+        for text in sorted(texts) or ["" if said else "(no text)"]:
             yield Told(item, text, score, alone=max(len(texts), 1) < least)
 
 
 def _parts(told: object) -> Iterator[str]:
     """Give the answers of a cell: the text that it is, or all that it lists, as JSON or as Python writes lists."""
     if isinstance(told, str) and _LISTED.match(told):
-        for read in (json.loads, ast.literal_eval):
-            with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-                yield from _parts(json.loads(json.dumps(read(told))))  # tuples are lists, and what no JSON is a text
-                return
+        told = unwritten(told)
     if isinstance(told, dict):  # a part, such as a message or a thought; or the epochs
         known = sorted((told[key] for key in ("text", "content") if key in told), key=lambda one: one is None)[:1]
         told = known or [one for one in told.values() if isinstance(one, list)]

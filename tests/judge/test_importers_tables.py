@@ -304,9 +304,9 @@ def test_quotes_of_texts_in_a_tsv_that_swallow_rows_are_refused(tmp_path):
     assert load(csv_of(path, "item\tscore\ttext", rows)).items == ("a", "b")
 
 
-@pytest.mark.parametrize(("cell", "read"), [('"a, b"', 2), ('"say ""x"""', 2), ('a"b', 42)])
+@pytest.mark.parametrize(("cell", "read"), [('"a, b"', 13), ('"say ""x"""', 13), ('a"b', 53)])
 def test_rows_are_read_one_by_one_only_where_a_quote_is_astray(tmp_path, monkeypatch, cell, read):
-    """Python's csv module is several times slower than pyarrow: well quoted, it reads the header alone, twice."""
+    """Python's csv module is several times slower than pyarrow: well quoted, it reads the header and the first rows."""
     seen, rows_of = [], tables._csv_rows
 
     def counted(path):
@@ -314,6 +314,7 @@ def test_rows_are_read_one_by_one_only_where_a_quote_is_astray(tmp_path, monkeyp
             seen.append(row)
             yield row
 
+    monkeypatch.setattr(tables, "_FIRST", 10)  # read once, the header three times
     monkeypatch.setattr(tables, "_csv_rows", counted)
     found = load(csv_of(tmp_path / "a.csv", "item,score,text", [f'"q{at}",1,{cell}' for at in range(40)]))
     assert (len(found), len(seen)) == (40, read)
@@ -577,3 +578,61 @@ def test_a_table_of_several_models_is_refused(tmp_path, column, values, code):
         rows = [{"item": at, "score": float(at % 50 > 0), column: told[at % 2]} for at in range(500)]
         _csv(tmp_path / f"{side}.csv", rows)
     assert compared(tmp_path / "a.csv", tmp_path / "b.csv", "--allow-identical") == code
+
+
+NAMES = ["user_input", "prompts", "inputs.question", "messages", "expected_output", "gold_label", "example.expected"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_question_or_right_answer_is_seen_under_the_names_of_other_tools(tmp_path, name):
+    """DeepEval, ragas, promptfoo and LangSmith have names of their own; the same names with the same texts match."""
+
+    def told(side, at, *, other):
+        text = f"What is {at} and {7 if other and side == 'a' and at % 8 == 0 else 3}?"
+        if name == "messages":
+            return {"messages": [{"role": "user", "content": text}]}
+        outer, _, last = name.rpartition(".")
+        return {outer: {last: text}} if outer else {last: text}
+
+    def paths(*, other):
+        return [
+            jsonl(
+                tmp_path / f"{side}.jsonl",
+                [{"item": at, "score": 1, "by": side, **told(side, at, other=other)} for at in range(400)],
+            )
+            for side in "ab"
+        ]
+
+    assert compared(*paths(other=True)) == 4
+    assert compared(*paths(other=False)) == 0
+
+
+@pytest.mark.parametrize("name", ["modelName", "response.model", "served_model", "quant", "dtype"])
+def test_a_file_of_two_models_is_refused_whatever_the_column_is_called(tmp_path, name):
+    """The baseline's rows among the candidate's halve its loss; a judge may be another model."""
+    for column, problem in ((name, "holds results of several models"), ("judge_model", "")):
+        rows = [f"{at},1,{'bf16' if at % 2 else 'int4'}" for at in range(40)]
+        path = csv_of(tmp_path / "a.csv", f"item,score,{column}", rows)
+        if problem:
+            with pytest.raises(UsageError, match=problem):
+                load(path)
+        else:
+            assert len(load(path)) == 40
+
+
+def test_several_metrics_of_an_item_have_no_mean(tmp_path):
+    """A long table has a row for each metric: `--repeats mean` is of several answers."""
+    rows = [f"q{at},{one},{at % 2}" for at in range(20) for one in ("accuracy", "fluency")]
+    path = csv_of(tmp_path / "a.csv", "item,metric,score", rows)
+    with pytest.raises(UsageError, match=r"holds several of metric \(accuracy, fluency\), which have no mean"):
+        load(path, ImportOptions(repeats="mean"))
+
+
+def test_a_thousand_keys_of_one_object_leave_room_for_those_of_others(tmp_path):
+    """Probabilities by token are keys as well."""
+    rows = [
+        {"item": at, "score": 1, "first": {f"t{at}_{k}": 0.5 for k in range(60)}, "a": {"b": {"model": f"m{at // 20}"}}}
+        for at in range(40)
+    ]
+    with pytest.raises(UsageError, match="several models"):
+        load(jsonl(tmp_path / "a.jsonl", rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import re
@@ -135,6 +136,16 @@ def _parts(text):
     return [{"type": "text", "text": text}]
 
 
+def _csv(path, rows, write):
+    """Objects as pandas writes them into the cells of a CSV, or as JSON."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)))
+        table.writeheader()
+        for row in rows:
+            table.writerow({key: write(one) if isinstance(one, dict | list) else one for key, one in row.items()})
+    return path
+
+
 BATCHES = {
     "anthropic, empty": lambda text, off: {"result": {"message": {"content": _parts("" if off else text)}}},
     "anthropic, a thought": lambda text, off: {
@@ -179,7 +190,7 @@ BATCHES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "json.csv", "python.csv"])
 @pytest.mark.parametrize("form", BATCHES)
 def test_answers_of_batches_and_clients_hide_no_failure_of_the_baseline(tmp_path, form, suffix):
     """Whatever a column is called, unless it is a question: its cell says that there is no answer."""
@@ -197,8 +208,10 @@ def test_answers_of_batches_and_clients_hide_no_failure_of_the_baseline(tmp_path
             path.parent.mkdir(exist_ok=True)
             if suffix == "jsonl":
                 jsonl(path, rows)
-            else:
+            elif suffix == "parquet":
                 parquet.write_table(pa.Table.from_pylist(rows), path)
+            else:
+                _csv(path, rows, json.dumps if suffix.startswith("json") else repr)
             yield path
 
     assert compared(*tables("failing", failing=True)) == 4
@@ -541,3 +554,60 @@ def test_a_cell_that_is_no_list_of_answers_is_a_text(tmp_path, cell):
     lines = [{"item": at, "score": one, "response": cell if not at else f"jar {at}"} for at, one in enumerate(base)]
     sides = [jsonl(tmp_path / "a.jsonl", lines), jsonl(tmp_path / "b.jsonl", [one | {"x": 1} for one in lines])]
     assert compared(*sides, "--allow-identical") == 0
+
+
+def _thought(text, at, off, other):
+    parts = [{"type": "thinking", "thinking": f"So {at}"}]
+    return [*parts, {"type": "tool_use", "id": f"t{at}", "name": "f"}] if other else [*parts, *_parts(text)[off:]]
+
+
+BESIDE = {
+    "a column of few cells": lambda text, at, off, other: {
+        "response": "" if off else text, "response_note": f"Looked at twice, {at}." if other else None
+    },
+    "a field of a choice": lambda text, at, off, other: {
+        "choices": [{"message": {"content": "" if off else text, "refusal": f"Not that, {at}." if other else None}}]
+    },
+    "parts of another type": lambda text, at, off, other: {"response": _thought(text, at, off, other)},
+    "a thought alone": lambda text, at, off, other: {"message": {"content": _thought(text, at, off, False)}},
+    "a thought in a cell": lambda text, at, off, other: {"response": json.dumps(_thought(text, at, off, other))},
+    "a mark of the end": lambda text, at, off, other: {"response": "<|im_end|>" if off else text},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "json.csv"])
+@pytest.mark.parametrize("form", BESIDE)
+@pytest.mark.parametrize("share", [1, 30])
+def test_what_is_beside_few_answers_hides_no_empty_ones(tmp_path, form, suffix, share):
+    """An empty cell of a column that few rows fill is no empty answer; nor is one with a call of a tool alone."""
+    base, worse = _scores(23, 0.1)
+
+    def tables(place, *, failing):
+        for side, scores in (("a", base), ("b", worse if failing else base)):
+            rows = []
+            for at, score in enumerate(scores):
+                off = failing and side == "a" and _down(at)
+                other = not off and random.Random(f"{side} {at}").random() < share / 100
+                told = BESIDE[form](f"{_say(side, at)} or so", at, off, other)
+                rows.append({"item": at, "score": 0.0 if off else score, **told})
+            (path := tmp_path / place / f"{side}.{suffix}").parent.mkdir(exist_ok=True)
+            if suffix == "parquet":
+                parquet.write_table(pa.Table.from_pylist(rows), path)
+            else:
+                jsonl(path, rows) if suffix == "jsonl" else _csv(path, rows, json.dumps)
+            yield path
+
+    assert compared(*tables("failing", failing=True)) == 4
+    assert compared(*tables("well", failing=False)) == 0
+
+
+def test_parts_of_few_answers_of_one_side_are_no_empty_answers_of_the_others(tmp_path):
+    """Three of a thousand replies are a thought alone: they are three, and the other side need not have any."""
+    base, _ = _scores(24, 0.0)
+
+    def lines(side):
+        for at, score in enumerate(base):
+            off = side == "a" and at in {5, 50, 500}
+            yield {"item": at, "score": score, "response": _thought(_say(side, at), at, off, False)}
+
+    assert compared(*_pair(tmp_path, lines)) == 0

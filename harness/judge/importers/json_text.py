@@ -3,6 +3,7 @@
 A key given twice is an error, because JSON readers disagree about which of the two values counts.
 """
 
+import ast
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,6 +23,14 @@ def parsed(text: str | bytes, where: str) -> Any:
     except ValueError as error:
         known = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
         raise NotComparable(f"{where} is not JSON ({error})" if known else f"{where}: bad JSON: {error}") from error
+
+
+def unwritten(text: str) -> Any:
+    """Return what a text holds as JSON, or as Python writes lists and objects; the text if it is neither."""
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return json.loads(json.dumps(read(text)))  # tuples are lists, and what no JSON is a text
+    return text
 
 
 def json_object(text: str | bytes, where: str) -> dict[str, Any]:

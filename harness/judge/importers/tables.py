@@ -5,12 +5,13 @@ CSV and Parquet are read by pyarrow; the csv module checks a CSV that has quotes
 
 import csv
 import functools
+import itertools
 import json
 import re
 import sys
 import tomllib
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import json_objects, not_utf8
+from harness.judge.importers.json_text import json_objects, not_utf8, unwritten
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, check_one_model, dig
 from harness.judge.outages import CERTAIN
 from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
@@ -27,15 +28,16 @@ from harness.suite.chance import guessing
 PARQUET, JSON_LINES = (".parquet", ".pq"), (".jsonl", ".ndjson")
 SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text("utf-8"))
-_LIKELY, _ANSWER, _EXPECTED, _MEASURED, _STATE = map(re.compile, _COLUMNS["patterns"].values())
-_QUESTION, _RIGHT, _BESIDE, _LOOSE = map(frozenset, _COLUMNS["names"].values())
+_ASKED, _RIGHT, _MADE, _LIKELY, _ANSWER, _EXPECTED, _MEASURED, _STATE = map(re.compile, _COLUMNS["patterns"].values())
+_BESIDE, _LOOSE = map(frozenset, _COLUMNS["names"].values())
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
-_ASKED = _QUESTION | _RIGHT
-_HOW = Path(__file__).with_name("how_asked.txt").read_text("utf-8")  # a pattern of names that say how it was asked
-_MADE = dict.fromkeys(("model", "model_name", "model_id", "checkpoint", "quantization"), 0)
+_HOW = f"{Path(__file__).with_name('how_asked.txt').read_text('utf-8')}|{_MADE.pattern}"  # of names
 _SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evaluator"), 1)
-_MOST = _MADE | _SCORED | dict.fromkeys(("judge", "grader"), 1)
+_MOST = _SCORED | dict.fromkeys(("judge", "grader"), 1)
 """How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
+_RESPONSE = re.compile(_COLUMNS["response"])
+_FIRST, _KEYS = 200, 1000  # rows in which it is looked for, and names of what is in objects
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")  # types of parts that are no answer
 _DEEPEST = 9  # steps of a dotted name into the objects of a JSON line
 _SHOWN, _BRIEF = 200, 99  # characters of a cell in which a failure is looked for; of one that is not looked over first
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
@@ -68,7 +70,7 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     item, score = options.item or "item", options.score or "score"
     named = (item, score, options.slice, options.prompt, options.weight, *options.fields)
     known = _header(path)
-    right = [one for one in known if one.lower() in _RIGHT and one != score and known.count(one) == 1][:1]
+    right = [one for one in known if _RIGHT.fullmatch(one) and one != score and known.count(one) == 1][:1]
     how = [one for one in known if re.fullmatch(_HOW, one) and one not in named and known.count(one) == 1]
     # The item comes first: the one column whose values all differ, which are not worth coding.
     wanted = list(dict.fromkeys(one for one in (*named, *right, *how) if one is not None))
@@ -93,10 +95,14 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
         guess = [guessing([own.names[at] for at in own.codes[codes == one]]) for one in range(len(slices.names))]
         rows.chances = [guess[code] for code in codes]  # by the right answers of the row's slice
     told = {one: {*columns[one].labels().names} - {"none"} for one in how}
-    check_one_model(path, ({key: one} for key, own in told.items() if key.lower() in _MADE for one in own))
+    check_one_model(path, ({key: one} for key, own in told.items() if _MADE.fullmatch(key) for one in own))
     by = [one for one, own in told.items() if one.lower() in _SCORED and len(own) == 1]
+    if options.repeats and (several := [one for one, own in told.items() if one.lower() in _SCORED and len(own) > 1]):
+        text = f"holds several of {several[0]} ({listed(told[several[0]])}), which have no mean"
+        raise UsageError(f"{path}: {text}: give the rows of one")
     metrics = {*(slices.names if (options.slice or "").lower() in _SCORED else ())}.union(*(told[one] for one in by))
     rows.measure = {one: one for one in metrics}
+    told = {one: own for one, own in told.items() if not _MADE.fullmatch(one)}
     rows.settings = {one: listed(own, 9) for one, own in told.items() if len(own) <= _MOST.get(one.lower(), 9)}
     rows.said = functools.partial(_answers, path, options)
     return rows.outcomes(name)
@@ -106,19 +112,24 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     """Return the cells of the columns of answers by item; none if there are none."""
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
     known = [one for one in _header(path) if one not in used and not _MEASURED.fullmatch(one)]
-    texts = set() if _QUESTION.isdisjoint(known) and options.prompt is None else {"text", "content", "message"}
+    texts = {"text", "content", "message"} if options.prompt or any(map(_ASKED.fullmatch, known)) else set()
     answering = [one for one in known if one in texts or (_ANSWER.search(one) and not _EXPECTED.search(one))]
     others = [one for one in known if one not in answering and known.count(one) == 1 and _STATE.search(one)]
     states, wanted = {one: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", one) for one in others}, [*answering, *others]
     items, *answers = _columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [_Column([])]
     ids, found = _items(items, path), defaultdict[str, set[Said]](set)
-    for column, one in zip(wanted, (cell.labels() for cell in answers), strict=True):
+    labels = [cell.labels() for cell in answers]
+    filled = [sum(one.names[code] != "none" for code in one.codes) for one in labels[: len(answering)]]
+    for at, (column, one) in enumerate(zip(wanted, labels, strict=True)):
         if column in states:
             said = [_failure(column, f"{states[column]}: {cell[:_SHOWN]}") for cell in one.names]
         else:  # of several answers, `response_1`, each is one; one cell for all says who answered
             several, likely = re.search(r"\d", column), _LIKELY.search(column) is not None
             cells = one.names if len(one.names) > 1 else ()
             said = [(json.dumps([cell]) if several else cell, likely and "." in cell) for cell in cells] or [None]
+            if "none" in cells and len(filled) > 1 and not several:  # it may be in another column
+                nothing = (f"({column}: none)", False) if 2 * filled[at] > max(filled) else None
+                said[cells.index("none")] = nothing
         for item, code in zip(ids, one.codes, strict=True) if any(said) else ():
             if told := said[code]:
                 found[item].add(told)
@@ -137,7 +148,7 @@ def _failure(column: str, told: str) -> Said | None:
 def other_questions(paths: Sequence[Path], options: ImportOptions) -> set[str]:
     """Return the items of which the second table says another question or right answer than the first."""
     known, found = [_header(path) for path in paths], set[str]()
-    names = [one for one in known[0] if one.lower() in _ASKED and all(own.count(one) == 1 for own in known)]
+    names = [one for one in known[0] if _is_asked(one) and all(own.count(one) == 1 for own in known)]
     wanted = [options.item or "item", *names]
     (ids, *asked), (own, *told) = (_columns(path, wanted, names) for path in paths) if names else ([_Column([])],) * 2
     items, theirs = _items(ids, paths[0]), _items(own, paths[1])
@@ -149,16 +160,20 @@ def other_questions(paths: Sequence[Path], options: ImportOptions) -> set[str]:
     return found
 
 
+def _is_asked(column: str) -> bool:
+    return bool(_ASKED.fullmatch(column) or _RIGHT.fullmatch(column))
+
+
 def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
     """Return item to what the first table says it was asked, if that is more than one question; equal ones are one."""
     known, *others = map(_header, paths)
-    names = [one for one in known if one.lower() in _ASKED | _BESIDE and known.count(one) == 1]
-    if _QUESTION.isdisjoint(map(str.lower, names)):
+    names = [one for one in known if (_is_asked(one) or one.lower() in _BESIDE) and known.count(one) == 1]
+    if not any(map(_ASKED.fullmatch, names)):
         return {}
     items, *columns = _columns(paths[0], [options.item or "item", *names], optional=names)
     asked = dict(zip(names, map(_Column.labels, columns), strict=True))
     for path, header in zip(paths[1:], others, strict=True):
-        for name in [one for one in asked if one.lower() not in _ASKED and header.count(one) == 1]:
+        for name in [one for one in asked if not _is_asked(one) and header.count(one) == 1]:
             texts, own = set(_columns(path, [name], optional=[name])[0].labels().names), asked[name].names
             where_from = name.lower() == "source" and "".join(own).count(" ") < 3 * len(own)  # and no sentences
             if where_from or 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
@@ -170,20 +185,59 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
 
 def _header(path: Path) -> list[str]:
     if path.suffix.lower() in JSON_LINES:
-        return list(_keys(path, (state := path.stat()).st_mtime_ns, state.st_size))
-    return list(_parquet(path).column_names if path.suffix.lower() in PARQUET else next(_csv_rows(path)))
+        return list(_keys(*_state(path)))
+    own = _parquet(path).column_names if path.suffix.lower() in PARQUET else next(_csv_rows(path))
+    return [*own, *_inner(*_state(path))]
+
+
+def _state(path: Path) -> tuple[Path, int, int]:
+    return path, (state := path.stat()).st_mtime_ns, state.st_size
 
 
 @functools.lru_cache(16)
-def _keys(path: Path, *_state: int) -> tuple[str, ...]:
+def _keys(path: Path, *_: int) -> tuple[str, ...]:
     """Return the keys of all JSON lines, a thousand, outer ones first: a fault's may come late, tokens may be keys."""
     known = dict.fromkeys(key for row in json_objects(path) for key in (*row, *dict(_leaves(row))))
-    return tuple(sorted(known, key=lambda one: one.count(".")))[:1000]
+    return tuple(_first(known))
+
+
+def _first(keys: Iterable[str]) -> list[str]:
+    """Return a thousand names, the outer ones first, then the first ones of each object: tokens may be keys."""
+    place, known = dict[str, int](), Counter[str]()
+    for key in keys:
+        known[outer := key.rpartition(".")[0]] += 1
+        place[key] = known[outer] if outer else 0
+    return sorted(place, key=place.__getitem__)[:_KEYS]
+
+
+@functools.lru_cache(2)
+def _inner(path: Path, *_: int) -> dict[str, _Column]:
+    """Return what is in a table's lists of objects and in its texts that are whole responses, by dotted names."""
+    if path.suffix.lower() in PARQUET:
+        own, first = (table := _parquet(path)).column_names, [one.to_pylist() for one in table.columns]
+    else:
+        own, *rows = itertools.islice(_csv_rows(path), _FIRST + 1)
+        first = [*map(list, zip(*rows, strict=True))]
+    objects = (
+        any(isinstance(one[0], dict) if one and isinstance(one, list) else _RESPONSE.match(str(one)) for one in cells)
+        for cells in first
+    )
+    names = [one for one, holds in zip(own, objects, strict=False) if holds and own.count(one) == 1]
+    found = dict[str, _Column]()
+    for name, column in zip(names, _arrow(path, names), strict=True):
+        told = [dict(_leaves(cell, name)) for cell in column.values]
+        keys = _first(key for key in dict.fromkeys(key for one in told for key in one) if key not in own)
+        found |= {key: _Column([one.get(key) for one in told], column.codes) for key in keys}
+    return found
 
 
 def _leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Give what is in an object, or in a list of them, by dotted names; of messages, those of the last one's role."""
+    told = unwritten(told) if isinstance(told, str) and _RESPONSE.match(told) else told
     if isinstance(told, list) and told and all(isinstance(one, dict) for one in told):
+        calls = [one for one in told if "tool" in str(one.get("type"))]
+        rest = [one for one in told if one not in calls and one.get("type") not in _THOUGHTS]
+        told = rest or [{"type": "text", "text": f"calls {calls}" if calls else ""}]
         role = next((one for key in ("role", "from", "type") if isinstance(one := told[-1].get(key), str)), "")
         parts, name = [one for one in told if not role or role in one.values()], f"{name}.{role}".rstrip(".")
         parts = [one for one in parts if one.get("content") or not one.get("tool_calls")] or parts
@@ -211,6 +265,14 @@ def _columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) ->
             _Column([row.get(one) if one in absent else dig(row, one, f"{path}: line {at}") for at, row in lines])
             for one in wanted
         ]
+    names = [one for one in wanted if one not in (inner := _inner(*_state(path)))]
+    known = inner | dict(zip(names, _arrow(path, names), strict=True))
+    return [known[name] for name in wanted]
+
+
+def _arrow(path: Path, wanted: Sequence[str]) -> list[_Column]:
+    if not wanted:
+        return []
     table = (_parquet if path.suffix.lower() in PARQUET else _csv)(path, wanted)
     return [_from_arrow(table.column(name), coded=at > 0) for at, name in enumerate(wanted)]
 
@@ -314,17 +376,16 @@ def _from_arrow(column: Any, *, coded: bool) -> _Column:
 
 
 def _parquet(path: Path, wanted: Sequence[str] | None = None) -> Any:
-    """Read columns of a Parquet file, or none of the rows if no columns are named. Raises UsageError."""
+    """Read columns of a Parquet file, or the first rows of all if no columns are named. Raises UsageError."""
     from pyarrow import lib, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            lists = any(re.search("list<.*struct<", str(kind)) for kind in file.schema_arrow.types)
-            known = _flat(file.read() if lists else file.schema_arrow.empty_table())  # lists: named by what they hold
             if wanted is None:
-                return known
-            _check_known(path, wanted, known.column_names)
-            return known.select(list(wanted)) if lists else _flat(file.read(columns=list(wanted)))
+                first = itertools.islice(file.iter_batches(_FIRST), 1)
+                return _flat(lib.Table.from_batches([*first], file.schema_arrow))
+            _check_known(path, wanted, _flat(file.schema_arrow.empty_table()).column_names)
+            return _flat(file.read(columns=list(wanted)))
     except lib.ArrowException as error:
         raise UsageError(f"{path}: is not a Parquet file: {error}") from error
 
@@ -333,9 +394,4 @@ def _flat(table: Any) -> Any:
     """Make a column of each field of nested columns, named by its dotted path."""
     while any(str(kind).startswith("struct<") for kind in table.schema.types):
         table = table.flatten()
-    for name in [one.name for one in table.schema if re.match(r"\w*list<\w+: struct<", str(one.type))]:
-        rows = [dict(_leaves(cell, name)) for cell in table.column(name).to_pylist()]
-        for key in dict.fromkeys(key for row in rows for key in row if key not in table.column_names):
-            texts = [it if isinstance(it := row.get(key), str | None) else json.dumps(it, default=str) for row in rows]
-            table = table.append_column(key, [texts])
     return table
