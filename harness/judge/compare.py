@@ -16,7 +16,7 @@ from harness.errors import NotComparable
 from harness.judge import averages, cliffs
 from harness.judge.decisions import decide
 from harness.judge.layers import LEFT_OUT, WHOLE, Layering, counted, layered_looks, missing, stands
-from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, Pairs, listed, natural_key, pair
+from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Floats, Labels, Outcomes, Pairs, listed, natural_key, pair
 from harness.judge.pooled import with_pooled
 from harness.judge.rules import Place, Rules
 from harness.judge.summaries import Cliff, Comparison, Comparisons, Look, StratumNumbers
@@ -105,8 +105,7 @@ class Index:
         if baseline.fingerprint.all():  # items that were asked the same are one source, whatever their ids
             alike, size = np.unique(baseline.fingerprint, return_inverse=True)[1], np.int64(len(baseline))
             if alike.max() < size - 1:  # also where many customers of a stratum ask the same few questions
-                keys = [np.unique(self.place * size + codes) // size for codes in (alike, sources)]
-                asked, given = (np.bincount(one, minlength=count) for one in keys)
+                asked, given = (_effective(self.place, codes, count) for codes in (alike, sources))
                 fewer = (asked < given)[self.place] | own
                 own, sources = False, np.where(fewer, alike, sources + size).astype(np.int32)
         self.cluster = None if own else sources  # shape [items]: source; None if every item is its own
@@ -116,6 +115,12 @@ class Index:
         self.weight = np.bincount(self.place, baseline.weight, count).astype(np.float64)
         self.looks = int(baseline.look.max())  # the last look that any item belongs to
         self.layer = np.array([layers.get(one, WHOLE) for one in baseline.items], np.int8) if layers else None
+
+
+def _effective(place: NDArray[np.int32], codes: NDArray[Any], count: int) -> Floats:
+    """Return how many sources of equal size each place's are worth (Kish 1965, Survey Sampling, section 8.2)."""
+    keys, sizes = np.unique(place * np.int64(len(place)) + codes, return_counts=True)
+    return np.bincount(at := keys // len(place), sizes, count) ** 2 / np.bincount(at, sizes**2, count)
 
 
 def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -> tuple[Mapping[str, str], ...]:
@@ -209,10 +214,7 @@ def _stratum(base: Index, rows: Columns, at: int, unmatched: int, *, blind: bool
             worst = _looks(_lost(rows, unmatched), margin, chance, shares, rules.policy)[-len(looks) :]
             looks = [replace(one, worst=own.result) for one, own in zip(looks, worst, strict=True)]
     return StratumNumbers(
-        *place,
-        margin=allowed(margin, float(scores.mean()) if scores.size else 0.0),
-        gating=rules.gating(*place),
-        looks=tuple(looks),
+        *(*place, allowed(margin, float(scores.mean()) if scores.size else 0.0), rules.gating(*place), tuple(looks)),
         planned=asked if plan is None else plan,
         asked=asked,
         unanswered=0 if blind else asked - both.item.size,

@@ -99,6 +99,16 @@ def test_items_that_were_asked_the_same_are_one_source():
     assert judged(400, customers=20)[1] == 20
 
 
+def test_questions_of_which_one_is_asked_most_often_are_few():
+    """120 questions and 100 customers are many, but half of all lines ask one: it is lost for all who ask it."""
+    questions = [at // 2 if at % 2 else 0 for at in range(240)]
+    told = {"fingerprints": [fingerprint(f"question {one}") for one in questions]}
+    told["clusters"] = [f"customer {at % 100}" for at in range(240)]
+    sides = [build(name, _ids(240), [1.0] * 240, **told) for name in ("bf16", "int4")]
+    (found,) = compare.compare(sides[0], sides[1:], Rules.from_flags(margin=0.05)).candidates
+    assert found.strata[0].looks[0].result.clusters == 120
+
+
 def test_which_source_counts_is_decided_in_each_stratum():
     """Few questions of many customers in one stratum, and few texts of many questions in the other."""
 
