@@ -19,6 +19,7 @@ from harness.errors import Incomplete, ModelError, one_line
 OK, SERVER_ERROR = 200, 500
 BUSY = frozenset({408, 409, 425, 429, 503})  # of a server that may answer the same later
 FAILS, NO_PAGE = frozenset({0, *range(SERVER_ERROR, 600)}), (500, 501)  # of one that may never do; 0 is no answer
+ITS_OWN = (403, SERVER_ERROR, 502, 504)  # what a filter, a gateway or a server may answer to one request alone
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # seconds before a request is repeated, unless the server names more
 CONNECT_SECONDS = 20.0
 PATIENCE, ODD_TRIES = 5.0, 3  # how long an error, and how often half an answer, may be a moment's trouble
@@ -82,7 +83,7 @@ class Client:
         content = json.dumps(body, allow_nan=False).encode()
         async with self._slots:
             reply = await self._answered("POST", self.url + path, content, final, patience)
-        if reply.status in NO_ENTRY:
+        if reply.status in NO_ENTRY and reply.status not in final:
             said = f": {reply.message}" if reply.message else ""
             raise ModelError(f"{self.url}{path} answers with HTTP {reply.status}{said}. {NO_ENTRY[reply.status]}")
         return reply

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import server_probe, wire
-from harness.engines.http_client import AGAIN, OK, SERVER_ERROR, Client, Reply
+from harness.engines.http_client import AGAIN, ITS_OWN, OK, Client, Reply
 from harness.engines.protocol import EngineBase
 from harness.engines.server_probe import PromptEncoder
 from harness.engines.streaming import StreamTimer, salted_prompt
@@ -54,7 +54,7 @@ class ServedEngine(EngineBase):
         self._fresh = secrets.randbits(31)  # of no other engine's, so that a gateway that remembers answers gives none
         self._requests = None if target.requests is None else Appender(target.requests)
         self._timer: StreamTimer | None = None
-        self._greedy = target.requests is None  # whether it gives one answer at temperature 0: a run looks, no `verify`
+        self._heeds = target.requests is None  # the temperature: a run looks whether it does, no `verify`
         try:
             self._run(self._look(client, encoder, target))
         except BaseException:
@@ -104,8 +104,10 @@ class ServedEngine(EngineBase):
 
     def answer(self, items: Sequence[Item], settings: Settings) -> Iterator[Response]:
         """Yield the responses once all are there. Raises Incomplete, NotComparable (not what was probed), NonFinite."""
-        if not (self._greedy or settings.temperature):
-            self._greedy = not self._run(server_probe.check_greedy(self._client, self._form, self._encoder))
+        if not self._heeds:
+            note = self._run(server_probe.check_temperature(self._client, self._form, self._encoder, settings))
+            self._spent.notes += [note] if note else []
+            self._heeds = True
         asked: list[Coroutine[Any, Any, Response]] = []
         for item in items:
             if item.kind == "choice":
@@ -137,6 +139,8 @@ class ServedEngine(EngineBase):
         whole, thought = answer.text, answer.text[: answer.before]  # stop texts are looked for in the answer alone
         text = thought + cut_at_stops(whole[len(thought) :], item.stop)
         stopped = bool(answer.stop) or text != whole
+        if self._encoder.opens and not split(text)[1] and (stopped or answer.finish == "length"):
+            text = f"{self._encoder.opens}\n{text}"  # a thought that was cut
         if self._offered(item):
             whole = text = with_api_calls(text, answer.calls, said=split(text, prompt=item.prompt)[0])
             count = answer.prompt_tokens or count
@@ -156,7 +160,7 @@ class ServedEngine(EngineBase):
         offered = self._offered(item)
         body = form.body(content, item.max_tokens, settings, seed, stops) | ({"tools": offered} if offered else {})
         salt = self._timer.salt() if self._timer else {}
-        reply = await self._client.post(form.path, body | salt, (SERVER_ERROR,), math.inf)
+        reply = await self._client.post(form.path, body | salt, ITS_OWN, math.inf)
         if reply.status != OK:
             return await self._refused(item, sample, reply, count)
         answer = self._checked(item, sample, reply, count, "salted" if salt else "", tools=len(offered))
@@ -165,7 +169,10 @@ class ServedEngine(EngineBase):
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
         written, most = server_probe.written(answer, item.max_tokens, self._encoder), item.max_tokens
-        early = answer.finish == "length" and written < most - 1
+        hidden = answer.reasoning_tokens or 0  # tokens of a thought, which some count apart from those of the answer
+        if hidden and not answer.before and (said := "its server thinks without showing it") not in self._spent.notes:
+            self._spent.notes.append(said)
+        early = answer.finish == "length" and written + hidden < most - 1
         if written > most or (early and not answer.truncated):
             why = "it has a limit of its own" if early else f"it ignores {form.limit_name}"
             said = f"{item.id}: the server wrote {written} tokens where {most} were allowed: {why}"
@@ -202,7 +209,7 @@ class ServedEngine(EngineBase):
     async def _choice_logprob(self, item: Item, begin: list[int], rest: list[int]) -> tuple[float, bool] | Unanswered:
         tokens, way = [*begin, *rest], self._logprob_method
         request = wire.logprob_request(way, self._form.model, tokens) | {"seed": self._fresh}
-        reply = await self._client.post(self._form.path, request, (SERVER_ERROR,), math.inf)
+        reply = await self._client.post(self._form.path, request, ITS_OWN, math.inf)
         if reply.status != OK:
             return await self._refused(item, 0, reply, len(begin))
         self._checked(item, 0, reply, len(tokens))

@@ -14,13 +14,15 @@ from harness.engines.transformers.text import TextCodec
 from harness.engines.wire import METHODS, Answer, RequestForm, logprob_request, parse_answer, sum_logprobs
 from harness.errors import ModelError, NonFinite, NotComparable, RunError
 from harness.records import Settings
+from harness.suite.toolkit.thinking import opening
 
 PROBE = "Count to one hundred in words: one, two, three, four, five, six, seven,"  # no chat model stops at once
 ANSWER_TOKENS = 4  # tokens that the answer to it may have
 CANARY = "The old lighthouse keeper opened the letter, and"  # has many likely continuations
 CANARY_TOKENS = 16  # tokens of its continuation that are looked at
 CANARY_TRIES = 3  # how often it is asked again, if the server has an error instead
-GREEDY_TRIES = 6  # how often it is asked at temperature 0: of a busy server two or three may differ by rounding
+TEMPERATURE_TRIES, FIRSTS = 6, 3  # how often it is asked, and of how many first tokens answers are not greedy
+DRAWN = 0.5  # SmolLM2 gives six different ones at this temperature
 FEW = 0.75  # SmolLM2's answers, cut anywhere, are read back as this share of their tokens and two, or more
 TOLERANCE = 0.1
 """Most that a token's log-probability may differ on average between answering and reading: sums in bfloat16 differ."""
@@ -29,11 +31,14 @@ TOLERANCE = 0.1
 class PromptEncoder(TextCodec):
     """The baseline's tokenizer as it reads prompts for a server."""
 
+    opens = ""  # the mark with which its template opens a thought for the answer, if it does
+
     def sent(self, text: str, form: str) -> tuple[Any, int]:
         """Return what is sent for a prompt, and how many tokens the server should count."""
         if form == "messages":
             message = [{"role": "user", "content": text}]
             whole = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            self.opens = opening(whole)
             return message, len(self.encode(whole))
         ids = self.prompt(text)
         return (ids if form == "token ids" else text), len(ids)
@@ -121,16 +126,25 @@ async def canary(client: Client, form: RequestForm, encoder: PromptEncoder) -> l
     return []  # the server gives none, in whichever way it says so
 
 
-async def check_greedy(client: Client, form: RequestForm, encoder: PromptEncoder) -> None:
-    """Raise NotComparable if a server draws its answers at temperature 0: if all those to one prompt differ."""
-    body, texts = form.body(encoder.sent(CANARY, form.prompts)[0], CANARY_TOKENS, Settings()), set[str]()
-    for _ in range(GREEDY_TRIES):
-        reply = await client.post(form.path, body | {"seed": secrets.randbits(31)})
+async def check_temperature(client: Client, form: RequestForm, encoder: PromptEncoder, settings: Settings) -> str:
+    """Raise NotComparable if a server draws at temperature 0; return a note if from `DRAWN` on it does not seem to.
+
+    It draws if all answers to one prompt differ, and their first tokens are three or more: by rounding, two may be.
+    """
+    content, texts = encoder.sent(CANARY, form.prompts)[0], set[str]()
+    for _ in range(TEMPERATURE_TRIES):
+        body = form.body(content, CANARY_TOKENS, settings, secrets.randbits(31))
+        reply = await client.post(form.path, body)
         with contextlib.suppress(ValueError):  # of no shape of an answer, as an error
             texts.add(parse_answer(reply.data).text)
-    if len(texts) == GREEDY_TRIES:
-        said = f"{client.url} gives {GREEDY_TRIES} different answers to one question at temperature 0: it draws them"
-        raise NotComparable(f"{said}. Let it heed the temperature, or set sampling.temperature to what it uses")
+    if settings.temperature >= DRAWN and len(texts) == 1 and any(texts):
+        said = f"{TEMPERATURE_TRIES} times the same to one question at temperature {settings.temperature:g}"
+        return f"its server answered {said}: it may not heed it, or remember answers"
+    firsts = {tuple(encoder.encode(one)[:1]) for one in texts}
+    if not settings.temperature and len(texts) == TEMPERATURE_TRIES and len(firsts) >= FIRSTS:
+        said = f"{client.url} gives {TEMPERATURE_TRIES} different answers to one question at temperature 0"
+        raise NotComparable(f"{said}: it draws them. Let it heed it, or set sampling.temperature to what it uses")
+    return ""
 
 
 async def find_logprob_method(client: Client, form: RequestForm, encoder: PromptEncoder) -> str:

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.model
 
 transformers = lazy("transformers")
 GREEDY = Settings()
+SAID = ("It is 30, so", "It is\n</think>\n\n30", "30")
 PROOF = Proof("none", "openai", 0, 0, 0.0, 0, 0, "", 0, "", served={"kind": "declared", "engine": "openai"})
 
 
@@ -165,6 +166,32 @@ def test_chat_sends_messages_and_keeps_reasoning() -> None:
         assert made.proof().served["prompt_offset"] == 0
     assert one.text == "<think>\nlet me see\n</think>\n\nforty"
     assert stub.asked[-1]["max_completion_tokens"] == 8
+
+
+def test_a_thought_that_the_template_opened_and_the_limit_cut_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server without a reasoning parser sends what follows the mark; an answer that ended without one is one."""
+    monkeypatch.setattr(type(tiny.tokenizer()), "apply_chat_template", lambda *_, **__: "Well?\n<think>\n")
+    items, known = texts(3), Answers()
+    for at, (prompt, text) in enumerate([(PROBE, "so"), *zip((one.prompt for one in items), SAID, strict=True)]):
+        known.by_ids[prompt] = {"text": text, "ids": [5] * (9 if at == 1 else 4), "count": 4}
+    with served(known, "no_usage") as stub, engine(stub, chat=True) as made:
+        found = [(split(one.text), one.finish) for one in made.answer(items, GREEDY)]
+    assert found == [(("", "<think>\nIt is 30, "), "length"), (("30", "It is\n</think>"), "eos"), (("30", ""), "eos")]
+
+
+def test_a_server_that_thinks_in_hiding_is_noted_and_has_no_limit_of_its_own() -> None:
+    """xAI counts a thought apart from the answer, so that one that was cut looks shorter than was allowed."""
+
+    def hides(data: dict[str, Any]) -> dict[str, Any]:
+        data["choices"][0]["finish_reason"] = "length"
+        data["usage"] |= {"completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": 6}}
+        return data
+
+    items = texts(2)
+    with served(answers(items), "unknown_fields") as stub, engine(stub) as made:
+        stub.spoil = hides
+        assert [one.finish for one in made.answer(items, GREEDY)] == ["length"] * 2
+        assert made.usage().notes == ["its server thinks without showing it"]
 
 
 def test_stop_texts_do_not_end_a_thought_in_its_own_field() -> None:
@@ -321,14 +348,26 @@ def test_a_server_that_draws_its_answers_at_temperature_0_is_refused(tmp_path: P
     items, number = texts(2), iter(range(10**6))
 
     def drawn(data: dict[str, Any]) -> dict[str, Any]:
-        data["choices"][0]["text"] += f" {next(number)}"
+        data["choices"][0]["text"] = f"{chr(65 + next(number) % 26)} it is"
         return data
 
-    with served(answers(items)) as stub, engine(stub, requests=tmp_path / "requests.log") as made:
+    def rounded(data: dict[str, Any]) -> dict[str, Any]:
+        data["choices"][0]["text"] = f"{'AB'[next(number) % 2]} {next(number)}"
+        return data
+
+    log = tmp_path / "requests.log"
+    with served(answers(items)) as stub, engine(stub, requests=log) as made:
+        stub.spoil = rounded  # two that begin the sentence are as likely: by rounding
+        assert len(list(made.answer(items, GREEDY))) == 2
+    with served(answers(items)) as stub, engine(stub, requests=log) as made:
         stub.spoil = drawn
         with pytest.raises(NotComparable, match=r"gives 6 different answers to one question at temperature 0"):
             list(made.answer(items, GREEDY))
         assert len(list(made.answer(items, Settings(temperature=0.7)))) == 2  # that was asked for
+        assert not made.usage().notes
+    with served(answers(items)) as stub, engine(stub, requests=log) as made:
+        list(made.answer(items, Settings(temperature=0.7)))
+        assert "6 times the same to one question at temperature 0.7" in " ".join(made.usage().notes)
 
 
 def test_null_content_is_an_empty_answer_that_is_recorded_as_null(tmp_path: Path) -> None:
@@ -345,6 +384,10 @@ def test_what_a_server_refuses_is_that_items_status() -> None:
     assert {(type(one), one.reason) for one in asked(items, "picky")} == {(Unanswered, "rejected")}
     # A question that breaks its server each time costs itself, and not the run, once it was asked long enough.
     assert {one.reason for one in asked(items, "breaks", retry_seconds=0.1)} == {"rejected"}
+    for status in (403, 502, 504):  # a filter before the server, a gateway whose time ran out
+        with served(answers(items)) as stub, engine(stub, retry_seconds=0.1) as made:
+            stub.refuses = lambda body, status=status: status * (body["prompt"] == encoder().prompt(items[0].prompt))
+            assert [isinstance(one, Unanswered) for one in made.answer(items, GREEDY)] == [True, False]
     # What it refuses of a question that it had answered is about the server: a key that expired, say.
     with pytest.raises(Incomplete, match=r"refuses a question that it had answered, with HTTP 400 .*API key expired"):
         asked(items, "expires")

@@ -32,6 +32,11 @@ def split(text: str, thinking: Thinking = "auto", prompt: str = "") -> tuple[str
     return text, ""
 
 
+def opening(prompt: str) -> str:
+    """The mark that a prompt ends with, which opens a thought for the answer; empty if there is none."""
+    return next((mark for mark, _ in _FAMILIES if prompt.rstrip().endswith(mark)), "")
+
+
 def _channels(text: str) -> tuple[str, str] | None:
     """The final channel of the harmony format (gpt-oss); an answer without one is thinking, cut."""
     if _CHANNEL.match(text):
