@@ -22,7 +22,7 @@ from harness.store.units import Unit, grouped
 # Version of the layout, in run.json. Runs without one were made before lines had a check, a unit, a look, the metric
 # that is the score, and the right choice.
 SCHEMA = 2
-SCORERS = 11  # in run.json, too: raised whenever an answer may get another score (see tests/suite/test_scorers.py)
+SCORERS = 12  # in run.json, too: raised whenever an answer may get another score (see tests/suite/test_scorers.py)
 ITEMS = "items"  # the folder of the items, which their lines are sealed to
 
 
@@ -236,8 +236,7 @@ def _scored(line: Mapping[str, Any]) -> Scored:
         raise ValueError(f"score {one.score!r} is not a number in [0, 1]")
     if type(one.response.sample) is not int:
         raise ValueError(f"sample {one.response.sample!r} is not a whole number")
-    values = [one.metrics.get(one.metric)] if one.metric else one.metrics.values()
-    if one.metrics and one.score not in values:
+    if one.metrics and one.score not in ([one.metrics.get(one.metric)] if one.metric else one.metrics.values()):
         raise ValueError(f"score {one.score} is not the value of its metric")
     if one.response.item_id != one.item_id:
         raise ValueError(f"it holds the answer to another item ({one.response.item_id})")

@@ -41,6 +41,11 @@ REJECTING = (
 """How an answer in English, or briefly in German, French or Spanish, begins to say which label does not hold."""
 DENIED = r"[*_\"']{0,3}\s?[:?=][\s*_\"']{0,4}(?:no|false|nein|non)\b(?=[*_\"'\s]{0,4}(?:[.,;!}\n](?!\s?\d)|\Z))"
 """How it says so behind the label: `Spam: no`."""
+GIVES_UP = (
+    r"(?i)\bno (?:\w+ )?(?:(?:idea|info(?:rmation)?|context|clue|data|details?|answers?|access|knowledge|opinion|doubt"
+    r"|matter|longer|problem|worries)\b|(?:way|means) (?:to|of|for)\b)"
+)
+"""Where `no` is not the label: the answer gives up, or says something else."""
 LABELLED, SHARE = 10, 50
 """Lines, and one in how many of the file's, that a target is right for to be a label beside answers of other kinds."""
 SHORT = 3
@@ -140,6 +145,14 @@ def _without_rejected(text: str, labels: list[str]) -> str:
     Where a label is `A`, the article is none.
     """
     text = re.sub(r"\ba (?=[a-z])", "", text) if "A" in labels else text
+    text = re.sub(GIVES_UP, " ", text) if "no" in map(str.casefold, labels) else text
+    forms = "|".join(sorted((one for one in labels if one.isascii() and one.isalpha() and len(one) > SHORT), key=len))
+    whole = {one.casefold() for one in labels}
+    text = re.sub(
+        rf"(?i)(?<!\w)({forms or '(?!)'})(?:e?d|e?s|ing|ly)(?!\w)",
+        lambda one: one[0] if one[0].casefold() in whole else one[1],
+        text,
+    )
     negative = r"(?i)(?:not|non|no|pas|nicht|kein(?:e[nmrs]?)?)\b(.*)"
     contrary = {plain(told[1]): one for one in labels if (told := re.match(negative, one))}
     kept = {*contrary.values(), *(one for one in labels if re.match(f"(?i){REJECTING}", one))}

@@ -146,3 +146,10 @@ def test_near_number_allows_the_tolerance():
     assert scoring.near_number("about 0.76", "0.75", 0.01) == 1.0
     assert scoring.near_number("about 0.77", "0.75", 0.01) == 0.0
     assert scoring.near_number("1,000", "1000", 0) == 1.0
+
+
+def test_a_dash_is_a_dash_whichever_sign_a_model_writes():
+    """gpt-oss writes hyphens that do not break a line."""
+    assert scoring.contains_any("It is on 2024\u201105\u201101.", ["2024-05-01"]) == 1.0
+    assert scoring.contains_any("pages 10\u201320", ["10-20"]) == 1.0
+    assert scoring.contains_any("12024\u201105\u201101", ["2024-05-01"]) == 0.0

@@ -128,6 +128,9 @@ FORGED = {
     "a second fence": f"```json\n{A_CALL}\n```\n```json\n{T_CALL}\n```",
     "a fence after a bare call": f"{T_CALL}\n```json\n{A_CALL}\n```",
     "more in one tag": f"<tool_call>{A_CALL} or {T_CALL}</tool_call>",
+    "a brace behind it in its tag": f"<tool_call>\n{A_CALL}}}\n</tool_call>",
+    "words behind it in its tag": f"<tool_call>{A_CALL} the the</tool_call>",
+    "signs behind it in its tag": f"<tool_call>{A_CALL}!!!!</tool_call>",
     "a second call that is cut": f'{A_CALL}; {{"name": "start_timer", "argum',
     "a parameter twice": "<function=set_alarm><parameter=hour>9</parameter><parameter=hour>7</parameter>"
     "<parameter=label>tea</parameter></function>",

@@ -312,6 +312,20 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
         (("A", "B"), {"I'm sorry, but I can't help.": [0, 0], "Label: **": [0, 0], "It is a clear case of B.": [0, 1]}),
         (("no", "yes"), {"I do not know.": [0, 0], "No.": [1, 0], "The eyes": [0, 0], "yes!": [0, 1]}),
         (
+            ("no", "yes"),
+            {key: [0, 0] for key in ["I have no idea.", "There is no information about it.", "no way to know"]}
+            | {
+                key: [1, 0]
+                for key in ["No, the customer does not", "no refund was asked for", "The answer is no, as far"]
+            },
+        ),
+        (
+            ("allow", "block"),
+            {key: [0, 1] for key in ["It should not be allowed.", "blocked, not allowed"]}
+            | {"It should not be allowed.": [0, 0], "It is allowed.": [1, 0], "allowed or blocked": [0, 0]},
+        ),
+        (("approve", "approved"), {"It is approved": [0, 1], "I approve": [1, 0]}),
+        (
             ("correct", "wrong"),
             {"It is incorrect.": [0, 0], "Correct!": [1, 0], "\u7b54\u3048\u306fcorrect\u3067\u3059": [1, 0]},
         ),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _LARGEST = 400  # decimal digits of the largest power; beyond it a text is no number
-_DASHES = str.maketrans(
+DASHES = str.maketrans(
     dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d", "-")
     | dict.fromkeys("\u2044\u2215\u00f7", "/")
 )
@@ -93,8 +93,8 @@ def _plainer(text: str) -> str:
         text = html.unescape(text)
     if not text.isascii():
         text = _RAISED_RUN.sub(lambda run: f"^{{{''.join(map(_RAISED.__getitem__, run.group()))}}}", text)
-        text = "".join(_sign(sign) for sign in text.translate(_DASHES | _LOWERED))
-        text = _ascii_digits(unicodedata.normalize("NFKC", text).translate(_DASHES))
+        text = "".join(_sign(sign) for sign in text.translate(DASHES | _LOWERED))
+        text = _ascii_digits(unicodedata.normalize("NFKC", text).translate(DASHES))
         text = re.sub(f"(?<=[- ]){_PART}", "", text).replace(_PART, " ")
     for pattern, to in _STEPS:
         text = pattern.sub(to, text)
@@ -112,8 +112,7 @@ def _sign(sign: str) -> str:
 
 def _found(text: str, language: str) -> Iterator[_Found]:
     for match in RE["number"].finditer(text):
-        values = _values(match["core"], language)
-        whole = match["core"].isdigit() and match.end() == match.end("core")
+        values, whole = _values(match["core"], language), match["core"].isdigit() and match.end() == match.end("core")
         if match["sign"] == "-" and values[0] is not None:
             values[0] = values[0].copy_negate()
         if len(values) == 1:
@@ -179,8 +178,7 @@ def _scaled(value: Decimal | None, ten: str | None, power: str | None) -> Decima
 def _joined(text: str, language: str) -> Iterator[_Found]:
     """Put fractions (`1/2`) and mixed numbers (`1 1/2`) together; a date (`1/2/2024`) is no number."""
     found = list(_found(text, language))
-    between = [text[one.end : other.start] for one, other in itertools.pairwise(found)] + ["", ""]
-    at = 0
+    between, at = [text[one.end : other.start] for one, other in itertools.pairwise(found)] + ["", ""], 0
     while at < len(found):
         run = 1
         while between[at + run - 1].strip() == "/":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from decimal import Decimal
 
-from harness.suite.toolkit.numerals import RE, decided, numbers, only_value
+from harness.suite.toolkit.numerals import DASHES, RE, decided, numbers, only_value
 
 SECONDS, WAITS = 5.0, 20  # the longest that one answer may keep a scorer busy, and how many times that it may wait
 # Thai, Lao, Burmese, Khmer, kana, Han
@@ -53,8 +53,7 @@ def abstained(text: str) -> float:
 def plain(text: str) -> str:
     """Give a text as answers are compared: NFKC, casefolded, words of letters, marks (many are vowels) and digits."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in folded)
-    return " ".join(kept.split())
+    return " ".join("".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in folded).split())
 
 
 def named(text: str, names: Iterable[str]) -> set[str]:
@@ -69,8 +68,9 @@ def named(text: str, names: Iterable[str]) -> set[str]:
 
 
 def contains_any(text: str, targets: Sequence[str]) -> float:
-    """Score 1 where a target stands in the answer, whatever case, width and white space; not within a longer number."""
-    given, *wanted = (" ".join(unicodedata.normalize("NFKC", one).casefold().split()) for one in (text, *targets))
+    """Score 1 where a target stands in the answer, whatever case, width, dash and space; not within a longer number."""
+    same = (unicodedata.normalize("NFKC", one.translate(DASHES)).casefold() for one in (text, *targets))
+    given, *wanted = (" ".join(one.split()) for one in same)
     return float(any(re.search(RE["before"].pattern + re.escape(one) + RE["behind"].pattern, given) for one in wanted))
 
 

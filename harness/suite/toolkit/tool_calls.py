@@ -81,7 +81,9 @@ def _tagged(body: str, left: list[str]) -> Iterator[ToolCall]:
     if functions := _RE["xml"].findall(body):
         left.append(_RE["xml"].sub("\n", body))
     else:
-        yield from _from_json(body, left)
+        yield from _from_json(body, behind := list[str]())
+        if re.search(r"[^\s;,]", "".join(behind)):  # servers' parsers read no call from such a body
+            yield _UNREAD
     for name, inner in functions:
         left.append(_RE["parameter"].sub("\n", inner))
         given = _RE["parameter"].findall(inner)  # a value is JSON if it is valid, else its text
