@@ -47,8 +47,7 @@ class ConfigError(UsageError):
     """A config file with problems, all of them at once."""
 
     def __init__(self, source: str, problems: list[Problem]) -> None:
-        self.source = source
-        self.problems = problems
+        self.source, self.problems = source, problems
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__("\n".join([f"{source}: {count}", *(f"  {problem}" for problem in problems)]))
 

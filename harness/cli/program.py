@@ -49,8 +49,7 @@ def _unbroken(stream: TextIO | None) -> TextIO:
     """Return a stream that survives a closed pipe, so that `quantcliff compare ... | head` keeps its exit code."""
     if stream is None:  # closed before the start, as by `>&-`
         return Path(os.devnull).open("w", encoding="utf-8")
-    raw = _Pipe(stream.fileno(), "w", closefd=False)
-    buffered = stream.isatty() or stream is sys.stderr
+    raw, buffered = _Pipe(stream.fileno(), "w", closefd=False), stream.isatty() or stream is sys.stderr
     return io.TextIOWrapper(
         io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=buffered, write_through=buffered
     )

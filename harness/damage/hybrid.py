@@ -135,8 +135,7 @@ class Hybrid:
         device = str(candidate.model.device)
         engine = HFEngine(baseline.model, baseline.tokenizer, baseline.proof, device=device)
         self.baseline_scores, self._before = self._read(engine)
-        self._head = engine.head
-        self._modules = dict(baseline.model.named_modules())
+        self._head, self._modules = engine.head, dict(baseline.model.named_modules())
         self.sizes = restorable(candidate, baseline)
         self._engine = HFEngine(candidate.model, candidate.tokenizer, candidate.proof, device=device)
         if self._engine.head.digest() == self._head.digest():

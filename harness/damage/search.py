@@ -244,8 +244,7 @@ class _Search:
         """Ask the items, and say what came of it."""
         fresh, after = self.journal.fresh, self.journal.measure(self.ask, modules, base)
         if self.journal.fresh > fresh:
-            counts = self.counts(after, self.base)
-            spent = f"{self.journal.seconds / 60:.1f} of {self.limit / 60:g} min"
+            counts, spent = self.counts(after, self.base), f"{self.journal.seconds / 60:.1f} of {self.limit / 60:g} min"
             self.say(f"{what}: {counts.won} won back, {counts.newly_lost} newly lost ({spent})")
         return after
 

@@ -67,8 +67,7 @@ class LmEvalEngine(EngineBase):
         for at, text in zip(again, self._generated(kept, settings, sample), strict=True):
             texts[at] = cut_at_stops(text, items[at].stop)
         for item, text in zip(items, texts, strict=True):
-            ids = self._encode(text, add_special_tokens=False) or []
-            prompt = self._count(item) or item.prompt_tokens
+            ids, prompt = self._encode(text, add_special_tokens=False) or [], self._count(item) or item.prompt_tokens
             self._spent.prompt_tokens += prompt
             self._spent.output_tokens += len(ids)
             finish = "length" if len(ids) >= item.max_tokens > 0 else "eos"

@@ -61,8 +61,7 @@ def _asked(
     client |= {"concurrency": request.concurrency, "timeout": spec.timeout, "retry_seconds": spec.retry_seconds}
     how = {"chat": spec.api == "chat", "stream": spec.stream, "cached_pass": spec.cached_pass, "tools": spec.tools}
     target = Target(model, device, choices=request.choices, limit=limit, requests=request.requests, **how)
-    trusted = request.variant.trust_remote_code
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trusted, **more)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=request.variant.trust_remote_code, **more)
     if limit is not None:  # a folder's model, which ends at its tokenizer's end token, too
         proof = replace(proof, end_tokens=tuple(sorted({*proof.end_tokens, tokenizer.eos_token_id} - {None})))
     return contextlib.closing(ServedEngine(Client(url, **client), PromptEncoder(tokenizer), proof, target))

@@ -79,8 +79,7 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     choice = next((one for one in choices if isinstance(one, dict) and one.get("index") == 0), choices[0])
     message = choice.get("message")
     holder, name = (message, "content") if isinstance(message, dict) else (choice, "text")
-    content = holder.get(name)
-    thought = holder.get("reasoning") or holder.get("reasoning_content")
+    content, thought = holder.get(name), holder.get("reasoning") or holder.get("reasoning_content")
     for what, one in ((name, content), ("reasoning", thought)):
         if one is not None and not isinstance(one, str):
             raise ValueError(f"an answer whose {what} is a {type(one).__name__}")

@@ -99,8 +99,7 @@ def since(history: History, name: str | None = None, own: str | None = None) -> 
     before, after = newest["before"] if name is None else known[name], newest["run"]
     if before is None:
         return None
-    name = next(row["name"] for row in earlier if row["run"] == before)
-    found = _moves(history, before, after)
+    name, found = next(row["name"] for row in earlier if row["run"] == before), _moves(history, before, after)
     left_out = [row[0] for row in history.rows(_SQL["left_out"], before, after)]
     lost = [one for one in found if one.verdict == "not_judged"]
     left_out += [f"{one.variant} in {one.slice}/{one.stratum}" for one in lost if one.gating]

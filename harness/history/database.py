@@ -59,8 +59,7 @@ class History:
 
     def add(self, name: str, directory: RunDir) -> None:
         """Read a finished run if it is not there. Raises UsageError for another's name, and what judging raises."""
-        manifest = directory.path / "manifest.json"
-        known = self.rows("SELECT digest FROM runs WHERE name = ?", name)
+        manifest, known = directory.path / "manifest.json", self.rows("SELECT digest FROM runs WHERE name = ?", name)
         if known and manifest.is_file() and known[0]["digest"] == digest(read_json(manifest)):
             return
         if known:

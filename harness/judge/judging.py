@@ -28,6 +28,7 @@ from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir
 
+_COLUMNS = {"slices": "slice", "strata": "stratum", "clusters": "cluster", "chance": "chance", "weight": "weight"}
 _UNSTEADY = 0.1  # share of items of which a baseline that is asked again scores otherwise, if that is no rounding
 
 
@@ -49,16 +50,13 @@ def _outcomes(
     if not items:
         return None
     axes = dict.fromkeys(axis for item in items for axis in item.levels)
+    told: dict[str, Any] = {key: [getattr(item, name) for item in items] for key, name in _COLUMNS.items()}
     return build(
         name,
         [item.id for item in items],
         [scores[item.id] for item in items],
-        slices=[item.slice for item in items],
-        strata=[item.stratum for item in items],
-        clusters=[item.cluster for item in items],
+        **told,
         fingerprints=[fingerprint(run.digests[item.id]) for item in items],
-        chance=[item.chance for item in items],
-        weight=[item.weight for item in items],
         looks=[run.look_of[item.id] for item in items],
         levels={axis: [item.levels.get(axis, "") for item in items] for axis in axes},
     )
@@ -104,8 +102,7 @@ def _asked(run: RunRecord, name: str, left_out: frozenset[str]) -> list[Item]:
     """Return the items that a variant is asked, early stopping aside."""
     if name == run.experiment.baseline.name:
         return list(run.items)
-    items = [item for item in run.items if item.id not in left_out]
-    share = run.experiment.execution.control
+    items, share = [item for item in run.items if item.id not in left_out], run.experiment.execution.control
     if name != CONTROL or isinstance(share, bool):
         return items
     chosen = control_items(run.items, share)

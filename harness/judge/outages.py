@@ -93,8 +93,7 @@ def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, li
     """Whether a text, `same` on one side and `theirs` on another, is an error; None: perhaps. scores: that side's."""
     own, known, first = {one.item for one in same}, {one.item for one in theirs}, same[0].text
     lowest, several = min(one.score for one in same), not all(one.alone for one in same)
-    grade = lowest if lowest < _GRADE else 0.0
-    right = [one.score - grade if one.alone else math.floor(one.score) for one in same]
+    right = [one.score - (lowest if lowest < _GRADE else 0.0) if one.alone else math.floor(one.score) for one in same]
     certain = CERTAIN.match(first) is not None
     if certain and not math.fsum(right):
         return len(same) >= least

@@ -24,8 +24,7 @@ _SharedBy = Callable[[int], Shared | None]  # look to what is shared by then
 
 def with_pooled(compared: Comparison, rules: Rules, columns: Columns) -> Comparison:
     """Return a comparison with its pooled numbers, if a pooled margin is asked for and each gating stratum has some."""
-    margin = rules.policy.pooled_margin
-    gating = [at for at, one in enumerate(compared.strata) if one.gating]
+    margin, gating = rules.policy.pooled_margin, [at for at, one in enumerate(compared.strata) if one.gating]
     if margin is None or not gating or not all(compared.strata[at].looks for at in gating):
         return compared
     traffic = {at: rules.traffic.get(compared.strata[at].place, compared.strata[at].weight) for at in gating}
@@ -51,8 +50,7 @@ def _looks(
     strata: Sequence[StratumNumbers], shares: Floats, margin: float, rules: Rules, shared: _SharedBy
 ) -> tuple[Look, ...]:
     """Pool the strata as they stood at each look, from the first at which each has answers."""
-    planned = np.array([one.planned for one in strata], float)
-    spending = Spending.of(rules.policy.spending)
+    planned, spending = np.array([one.planned for one in strata], float), Spending.of(rules.policy.spending)
     found: dict[float, Look] = {}
     for number in sorted({look.number for one in strata for look in one.looks}):
         parts = [[look for look in one.looks if look.number <= number] for one in strata]

@@ -25,8 +25,7 @@ ALLOW_ONE_SIDED = 0.01  # share of a stratum's items that one side alone may hav
 
 def judge_rates(cells: Sequence[Cell], rules: Rules) -> tuple[TailRate, ...]:
     """Return the rate, limits and verdict of every cell, and of every kind that a tolerance names and nothing shows."""
-    alpha = rules.policy.alpha
-    tolerances = [rules.tolerance(one.slice, one.stratum, one.kind) for one in cells]
+    alpha, tolerances = rules.policy.alpha, [rules.tolerance(one.slice, one.stratum, one.kind) for one in cells]
     found = [
         event_rate(one.events, one.clusters, alpha=alpha, gates=tolerance is not None) if one.items else None
         for one, tolerance in zip(cells, tolerances, strict=True)

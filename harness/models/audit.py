@@ -41,8 +41,7 @@ def audit_model(model: Any) -> QuantizationAudit:
     inside = sum(_weights(module) for module in quantized if module is not model.get_output_embeddings())
     elsewhere = _matrices(model, frozenset(map(id, quantized)))
     codes = sum(_parameters(tensor) for tensor in elsewhere if _is_code(tensor.dtype))  # experts that are quantized
-    whole = inside + sum(map(_parameters, elsewhere))
-    kernel = kernels.most_common(1)[0][0] if kernels else ""
+    whole, kernel = inside + sum(map(_parameters, elsewhere)), kernels.most_common(1)[0][0] if kernels else ""
     bits, share = 8 * stored / weights if weights else 0.0, (inside + codes) / whole if whole else 0.0
     return QuantizationAudit(len(linear), len(quantized), kernel, bits, share)
 

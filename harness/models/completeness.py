@@ -52,8 +52,7 @@ def _harmless(name: str, config: Any) -> bool:
     """Whether a tensor is a constant, or belongs to a layer that only speculative decoding uses."""
     text, layer = config.get_text_config(), _LAYER.search(name)
     ahead = int(getattr(text, "num_nextn_predict_layers", None) or 0)
-    speculative = layer is not None and 0 <= int(layer[1]) - text.num_hidden_layers < ahead
-    return speculative or bool(_CONSTANTS.search(name))
+    return (layer is not None and 0 <= int(layer[1]) - text.num_hidden_layers < ahead) or bool(_CONSTANTS.search(name))
 
 
 def _zero_biases(names: Iterable[str], request: Request) -> set[str]:

@@ -75,16 +75,10 @@ def examine(
 
         whole, free = psutil.virtual_memory().total, psutil.virtual_memory().available
     return Report(
-        python=platform.python_version(),
-        platform=f"{platform.system()} {platform.release()} {platform.machine()}",
-        packages={one: installed_version(one) for one in ("quantcliff", *(own.name for own in PACKAGES), *_OTHERS)},
-        device=device,
-        device_name=name,
-        capability=capability,
-        cuda=(torch and torch.version.cuda) or "",
-        memory_bytes=whole,
-        free_bytes=free,
-        cpus=usable_cpus(),
+        platform.python_version(),
+        f"{platform.system()} {platform.release()} {platform.machine()}",
+        {one: installed_version(one) for one in ("quantcliff", *(own.name for own in PACKAGES), *_OTHERS)},
+        *(device, name, capability, (torch and torch.version.cuda) or "", whole, free, usable_cpus()),
         dtype="{}: {}".format(*native_dtype(device)) if torch else "",
         cpu_flags=tuple(flag for flag in _FLAGS if flag in has),
         methods=methods,

@@ -60,8 +60,7 @@ def _awq(plain: Path, out: Path) -> None:
         rows, columns = codes.shape
         words = codes.T.reshape(columns, rows // _PER_WORD, _PER_WORD)[:, :, torch.tensor(_AWQ_ORDER)]
         tensors[f"{name}.qweight"] = _packed(words, dim=2)
-        zeros = torch.full((columns // _GROUP, rows // _PER_WORD, _PER_WORD), _ZERO)
-        tensors[f"{name}.qzeros"] = _packed(zeros, dim=2)
+        tensors[f"{name}.qzeros"] = _packed(torch.full((columns // _GROUP, rows // _PER_WORD, _PER_WORD), _ZERO), dim=2)
         tensors[f"{name}.scales"] = scales.T.contiguous()
     _write(plain, out, tensors, {"quant_method": "awq", **_COMMON, "version": "gemm", "zero_point": True})
 
@@ -71,8 +70,7 @@ def _compressed_tensors(plain: Path, out: Path) -> None:
     tensors, matrices = _read(plain)
     for name, (codes, scales) in matrices.items():
         rows, columns = codes.shape
-        words = codes.reshape(rows, columns // _PER_WORD, _PER_WORD)
-        tensors[f"{name}.weight_packed"] = _packed(words, dim=2)
+        tensors[f"{name}.weight_packed"] = _packed(codes.reshape(rows, columns // _PER_WORD, _PER_WORD), dim=2)
         tensors[f"{name}.weight_scale"] = scales.to(torch.bfloat16)
         tensors[f"{name}.weight_shape"] = torch.tensor([rows, columns])
     weights = {"num_bits": _BITS, "type": "int", "symmetric": True, "strategy": "group", "group_size": _GROUP}
@@ -88,8 +86,7 @@ def _gguf(plain: Path, out: Path) -> None:
     import gguf
 
     tensors = load_file(plain / "model.safetensors")
-    rows = tensors["model.embed_tokens.weight"].shape[0]
-    writer = gguf.GGUFWriter(str(out / "model.Q8_0.gguf"), "llama")
+    rows, writer = tensors["model.embed_tokens.weight"].shape[0], gguf.GGUFWriter(str(out / "model.Q8_0.gguf"), "llama")
     metadata = {
         "block_count": _LAYERS, "context_length": _CONTEXT, "embedding_length": _HIDDEN, "feed_forward_length": _INNER,
         "head_count": _HEADS, "head_count_kv": _HEADS, "layer_norm_rms_eps": 1e-6, "rope_freq_base": 10000.0,

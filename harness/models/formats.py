@@ -112,8 +112,7 @@ def _method(quantization: dict[str, Any], path: Path) -> str:
     for name, method in known.items():
         if stored_as in method.stored_as:
             return name
-    loads = f"it loads {', '.join(sorted(known))}, torchao and gguf"
-    other = stored_as or "an unnamed method"
+    loads, other = f"it loads {', '.join(sorted(known))}, torchao and gguf", stored_as or "an unnamed method"
     raise ModelError(f"{path}: the weights are quantized by {other!r}, which quantcliff does not load ({loads})")
 
 

@@ -156,12 +156,8 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
         notes.append(f"{len(one['modules'])} modules at {bits} bits, {one['bytes'] / 2**20:.1f} MiB ({named})")
     quantized_here = quantized and request.stored.method == "none"
     return Proof(
-        method=weights_format(request.method),
-        kernel=counted.kernel,
-        quantized_modules=counted.quantized,
-        linear_modules=counted.linear,
-        bits_per_weight=round(counted.bits, 4),
-        weight_bytes=held,
+        *(weights_format(request.method), counted.kernel, counted.quantized, counted.linear),
+        *(round(counted.bits, 4), held),
         disk_bytes=0 if quantized_here else sum(file.stat().st_size for file in files),
         compute_dtype=dtype,
         vocabulary=rows,

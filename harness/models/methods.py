@@ -207,8 +207,7 @@ def _fp8(request: Request) -> Any:
 
 @_loads("gptq", "auto-gptq")
 def _gptq(request: Request) -> Any:
-    bits = request.stored.bits or 4
-    backend = request.options.backend or _torch_kernel_if_needed(request)
+    bits, backend = request.stored.bits or 4, request.options.backend or _torch_kernel_if_needed(request)
     more = {"quantization_config": transformers.GPTQConfig(bits=bits, backend=backend)} if backend else {}
     with _gptqmodel_environment(), view(request.folder, request.stored) as folder:
         return _from_pretrained(request, folder, **more)

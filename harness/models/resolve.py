@@ -112,8 +112,7 @@ def context_limit(config: Any) -> int:
 
 def end_token_ids(model: Any) -> tuple[int, ...]:
     """Give the tokens at which a transformers model's own generation ends."""
-    config = getattr(model.config, "text_config", None) or model.config
-    places = (getattr(model, "generation_config", None), config)
+    places = (getattr(model, "generation_config", None), getattr(model.config, "text_config", None) or model.config)
     return _ends(getattr(place, "eos_token_id", None) for place in places)
 
 

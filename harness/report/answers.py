@@ -69,8 +69,7 @@ def first_difference(one: str, other: str) -> int | None:
     index, most = 0, min(len(one), len(other))
     while index < most:  # by halving: slices compare at the speed of memory
         middle = (index + most + 1) // 2
-        same = one[index:middle] == other[index:middle]
-        index, most = (middle, most) if same else (index, middle - 1)
+        index, most = (middle, most) if one[index:middle] == other[index:middle] else (index, middle - 1)
     while index > 0 and (_continues(one, index) or _continues(other, index)):
         index -= 1
     return index

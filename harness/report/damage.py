@@ -104,8 +104,7 @@ def _column(group: _Json) -> str:
 def _map(summary: _Json) -> Section:
     cells = {(one["layer"], _column(one)): one for one in summary["groups"] if one["level"] != "other"}
     columns = sorted({column for _, column in cells}, key=lambda one: (one != "layer", "." in one, one))
-    layers = sorted({layer for layer, _ in cells if layer is not None})
-    lost = max(1, summary["asked"]["lost_again"])
+    layers, lost = sorted({layer for layer, _ in cells if layer is not None}), max(1, summary["asked"]["lost_again"])
     rows: list[Row] = []
     for layer in (None, *layers):
         nets = [_net(cells[layer, one]) if (layer, one) in cells else None for one in columns]

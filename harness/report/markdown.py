@@ -131,8 +131,7 @@ def _head(page: MarkdownPage, judgement: Judgement, evidence: Evidence) -> None:
 
 def _flips(page: MarkdownPage, evidence: Evidence) -> None:
     lost = [one for one in evidence.flips if one.candidate_score < one.baseline_score] or [*evidence.flips]
-    total = len(evidence.flips) + evidence.flips_left_out
-    if page.details(f"{min(len(lost), _MOST_FLIPS)} of {total:,} flips"):
+    if page.details(f"{min(len(lost), _MOST_FLIPS)} of {(len(evidence.flips) + evidence.flips_left_out):,} flips"):
         if note := words.texts_note(evidence):
             page.add(f"{_sentence(note)}\n")
         for pair in lost[:_MOST_FLIPS]:

@@ -34,9 +34,7 @@ def evidence(run: RunRecord, judgement: Judgement) -> Evidence:
     share, everything = run.experiment.execution.control, len(run.items)
     control = everything if isinstance(share, bool) else len(control_items(run.items, share))
     return Evidence(
-        name=run.experiment.name,
-        path=str(run.directory.path),
-        description=run.experiment.description,
+        *(run.experiment.name, str(run.directory.path), run.experiment.description),
         notes=(*run.experiment.notes, *_notes(run, files), *unmeasured, *asked),
         costs={name: _cost(run, name, own) for name, own in files.items()},
         proofs={name: one["proof"] for name, one in run.identities.items()},

@@ -235,8 +235,7 @@ def _answers(pen: Pen, baseline: Response, candidate: Response) -> None:
 
 def _choices(pen: Pen, item: Item, sides: Sequence[ChoiceLogprobs], metric: str) -> Table:
     best = [preferred_choice(item, response, metric) for response in sides]
-    preferred = "the same choice" if best[0] == best[1] else "different choices"
-    ways = words.SENTENCES["preferred"]
+    preferred, ways = "the same choice" if best[0] == best[1] else "different choices", words.SENTENCES["preferred"]
     caption = f"> is preferred {ways.get(metric, ways['acc'])}: the two prefer {preferred}"
     title = "log-probability of each choice"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")

@@ -72,8 +72,7 @@ def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[
     """Send a run whose reports are in `folder` to each tracker, and say what came of it; none changes the verdict."""
     facts = flat({**judgement.provenance, **evidence.provenance, "verdict": judgement.verdict})
     settings = {_named(key): value[:_LONGEST] for key, value in facts.items()}
-    files = [str(folder / name) for name in _FILES if (folder / name).is_file()]
-    metrics = dict(_metrics(judgement))
+    files, metrics = [str(folder / name) for name in _FILES if (folder / name).is_file()], dict(_metrics(judgement))
     for name, place in track.items():
         said = f"{name}: sent to {place}"
         try:

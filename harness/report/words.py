@@ -121,8 +121,7 @@ def readable(stratum: str) -> str:
     found, text = levels_of(stratum), ""
     first = next(iter(found), "")
     for axis, level in found.items():
-        sign = "" if axis == first else " " if axis == "keys" and first == "task" else ", "
-        text += sign + _phrase(axis, level)
+        text += ("" if axis == first else " " if axis == "keys" and first == "task" else ", ") + _phrase(axis, level)
     return text or stratum
 
 

@@ -78,8 +78,7 @@ def junit(judgement: Judgement, evidence: Evidence) -> str:
         for case, place, outcome, verdict, message in section.rows:
             node = SubElement(suite, "testcase", name=_name(case), classname=_name(place))
             if outcome:
-                told = SubElement(node, outcome, type=verdict, message=_name(message))
-                told.text = visible(clip(message, _LONGEST))
+                SubElement(node, outcome, type=verdict, message=_name(message)).text = visible(clip(message, _LONGEST))
         if section.sentences:
             text = "\n".join((section.note, *section.sentences))
             SubElement(suite, "system-out").text = visible(clip(text, 20 * _LONGEST))

@@ -146,8 +146,7 @@ def agrees(question: Question, expected: Response | None, given: Response | None
     if expected.token_ids[:cut] == given.token_ids[:cut] or expected.text == given.text:
         return True
     # The tokens of a part of a text may not be a part of its tokens, if the server gives text alone.
-    part = given.text.rstrip("\ufffd")
-    whole = given.finish == "length" and cut / 2 <= len(given.token_ids) <= cut
+    part, whole = given.text.rstrip("\ufffd"), given.finish == "length" and cut / 2 <= len(given.token_ids) <= cut
     return whole and bool(part) and expected.text.startswith(part)
 
 

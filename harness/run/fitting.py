@@ -85,8 +85,7 @@ class TracePlan:
 
 def plan_tracing(experiment: Experiment, items: Sequence[Item], width: int, vocabulary: int, source: str) -> TracePlan:
     """Return on how many tokens of each answer divergence is measured, and the disk that takes. Raises ConfigError."""
-    execution = experiment.execution
-    served = any(variant.engine.served for variant in experiment.variants)
+    execution, served = experiment.execution, any(variant.engine.served for variant in experiment.variants)
     if not execution.divergence or execution.rehearsal is not None or served:
         return TracePlan(0, 0)
     # Traces are a hidden state for each token, and the output head once.

@@ -38,8 +38,7 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
         "proof": {key: value for key, value in to_json(ready.proof).items() if key not in _LATER or value is not None},
     }
     if variant.name != baseline and against is not None and experiment.execution.rehearsal is None:
-        before = proof_from_json(against["proof"])
-        writes = any(item.kind == "generate" for item in plan.items)
+        before, writes = proof_from_json(against["proof"]), any(item.kind == "generate" for item in plan.items)
         check_candidate(before, ready.proof, variant, writes=writes, cross_engine=cross_engine)
         if ready.proof.served is None and not cross_engine:
             check_software(against, identity, variant.name)

@@ -68,12 +68,7 @@ def _power(experiment: Experiment, rules: Rules, place: tuple[str, str], members
         can_pass = fixed > 0.0
     passing = looks_plan(fixed, policy.alpha, looks, Spending.of(policy.spending))
     return Power(
-        slice=place[0],
-        stratum=place[1],
-        items=n,
-        clusters=int(sources.max()) + 1,
-        margin=margin,
-        gating=rules.gating(*place),
+        *(*place, n, int(sources.max()) + 1, margin, rules.gating(*place)),
         can_pass=stats.can_ever_pass(n, margin, alpha, clusters=sources) if can_pass is None else can_pass,
         detectable_drop=stats.smallest_detectable_drop(asked, discordance, alpha=strictest, power=0.8, margin=margin),
         items_for_pass=stats.items_for_pass(margin, discordance, power=0.8, alpha=alpha),

@@ -9,13 +9,13 @@ import importlib
 import os
 from collections.abc import Iterator
 
-_OURS = (
-    "harness.models.loading",
-    "harness.models.methods",
-    "harness.engines.transformers.engine",
+_MODULES = ["harness.models.loading", "harness.models.methods", "harness.engines.transformers.engine"]
+_MODULES += [
     "harness.run.worker",
-)
-_MODULES = (*_OURS, "transformers.modeling_utils", "transformers.models.auto.modeling_auto", "bitsandbytes")
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "bitsandbytes",
+]
 
 
 @contextlib.contextmanager

@@ -217,8 +217,7 @@ class _Run:
         # A choice has one response, however many samples are asked for.
         wanted = {unit.index: sum(1 if one.kind == "choice" else self.samples for one in unit.items) for unit in units}
         asked = {item.id for unit in units for item in unit.items}
-        earlier = {unit.index for unit in self.plan.units} - set(wanted)
-        measured = self.traces.measured(name)
+        earlier, measured = {unit.index for unit in self.plan.units} - set(wanted), self.traces.measured(name)
         done: set[int] = set()
         for spec in self.plan.experiment.slices:
             lines = self.directory.results(name, spec.key, self.shard)
@@ -259,18 +258,14 @@ class _Run:
         # The number of threads of the earlier part of the run, if there is one: sums keep their order.
         recorded = (self.directory.recorded(variant.name, "variant.json") or {}).get("threads")
         return Job(
-            variant=variant,
-            path=plan.paths[variant.name],
-            dtype=plan.experiment.compute_dtype(variant),
-            concurrency=fewer if control else largest,
-            device=plan.device,
+            *(variant, plan.paths[variant.name], plan.paths[plan.experiment.baseline.name]),
+            *(plan.experiment.compute_dtype(variant), plan.device, fewer if control else largest),
             attention=execution.attention,
             batch_tokens=execution.batch_tokens,
             threads=execution.threads or (recorded and min(recorded, usable_cpus())),
             log=log,
             rehearsal=execution.rehearsal,
             traces=self.traces if self.traces.tokens else None,
-            prompts=plan.paths[plan.experiment.baseline.name],
             choices=any(item.kind == "choice" for item in plan.items),
             requests=self.directory.path / variant.name / f"requests-{self.shard}.log",
             key=os.environ.get(variant.engine.api_key_env or "", ""),

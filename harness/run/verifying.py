@@ -140,8 +140,7 @@ def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tup
     both = [(text, recorded.get(name), served.get(name)) for name, text in said.items()]
     notes = [f"{text} was {then} and is {now}" for text, then, now in both if then and now and then != now]
     before, now = recorded.get("prompt_offset"), served.get("prompt_offset")
-    known = before is not None and now is not None and recorded.get("prompts") == served.get("prompts")
-    if known and before != now:
+    if before is not None and now is not None and recorded.get("prompts") == served.get("prompts") and before != now:
         return notes, f"it counts {now:+d} tokens in every prompt, and {before:+d} when it was gated: another template"
     return notes, ""
 

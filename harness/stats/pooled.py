@@ -187,8 +187,7 @@ class _Pooled:
         self.sources = np.array([one.sources for one in counts])
         self.most = [one.margin for one in results]
         own = np.array([max(one.df, 0.5) for one in counts])
-        variance = shares**2 * _variance(self.lost, self.gained, self.n, np.full(self.n.shape, -margin))[0]
-        spread = variance / self.n
+        spread = shares**2 * _variance(self.lost, self.gained, self.n, np.full(self.n.shape, -margin))[0] / self.n
         with np.errstate(divide="ignore"):  # Satterthwaite 1946, Biometrics Bulletin 2:110-114
             self.df = float(spread.sum() ** 2 / (spread**2 / own).sum())
 

@@ -77,8 +77,7 @@ def _rewrite(path: Path, folder: str, read: Callable[[dict[str, Any]], Any], sto
     before, changed = path.read_bytes(), 0
     lines = before.splitlines(keepends=True)
     for at, line in enumerate(read_lines(path, folder)):
-        place = place_of(line) if folder == ITEMS else {}
-        record = read(line)
+        place, record = place_of(line) if folder == ITEMS else {}, read(line)
         if (kept := stored(record)) != record:
             lines[at] = sealed({**to_json(kept), **place}, folder).encode()
             changed += 1

@@ -37,8 +37,7 @@ def held(path: Path, what: str) -> Iterator[str]:
     with explained(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("a+b")
-    lease = path.with_suffix(".lease")
-    mine = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(4)}"
+    lease, mine = path.with_suffix(".lease"), f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(4)}"
     with stream:
         note = _lock(stream, path, what)
         if note:

@@ -70,10 +70,7 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
         places = {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
     failures = {name: tuple(said) for name in names if (said := directory.failures(name))}
     return RunRecord(
-        directory=directory,
-        plan=plan,
-        experiment=experiment,
-        items=items,
+        *(directory, plan, experiment, items),
         digests={item.id: item.digest() for item in items},
         unit_of={item_id: place["unit"] for item_id, place in places.items()},
         look_of={item_id: place["look"] for item_id, place in places.items()},

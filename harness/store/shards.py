@@ -62,11 +62,9 @@ def _planned(directory: RunDir, plan: dict[str, Any]) -> dict[str, dict[int, int
 def _status(
     directory: RunDir, shard: Shard, tokens: dict[int, int], names: list[str], now: float, plan: dict[str, Any]
 ) -> ShardStatus:
-    folder = directory.path / "shards"
-    files = [directory.path / name / f"timings-{shard}.jsonl" for name in names]
+    folder, files = directory.path / "shards", [directory.path / name / f"timings-{shard}.jsonl" for name in names]
     every = [one for path in files if path.is_file() for one in timings_in(path).values()]
-    answered = sum(tokens.get(one.unit, 0) for one in every)
-    expected = sum(tokens.values()) * len(names)
+    answered, expected = sum(tokens.get(one.unit, 0) for one in every), sum(tokens.values()) * len(names)
     seconds = sum(one.seconds for one in every)
     node, log = alive(folder / f"{shard}.lease", now), _log(directory, shard)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log else []

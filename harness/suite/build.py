@@ -69,8 +69,7 @@ class SliceBuilder:
 
     def _check_axes(self, info: SliceInfo, tasks: Sequence[TaskInfo]) -> None:
         """Find axes that none of the tasks has, and levels that an axis does not have."""
-        free = any(task.free_axes for task in tasks)
-        axes = sorted({axis for task in tasks for axis in task.levels})
+        free, axes = any(task.free_axes for task in tasks), sorted({axis for task in tasks for axis in task.levels})
         for axis, levels in self.axes.items():
             if axis not in axes:
                 if not free:
@@ -91,8 +90,7 @@ class SliceBuilder:
     def _check_context(self, tasks: Sequence[TaskInfo], limit: int) -> None:
         """Find lengths above the model's limit; the level counts prompt and answer: the limit itself is allowed."""
         axis = "context_tokens"
-        asked = self.axes.get(axis, [])
-        own = [level for task in tasks for level in task.levels.get(axis, ())]
+        asked, own = self.axes.get(axis, []), [level for task in tasks for level in task.levels.get(axis, ())]
         too_long = sorted({int(level) for level in (asked or own) if level.isdecimal() and int(level) > limit})
         if too_long:
             text = f"{', '.join(map(str, too_long))} tokens are above the model's limit of {limit}"

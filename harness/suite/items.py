@@ -101,8 +101,7 @@ def make_item(task: Any, placed: Placed, split_by: Sequence[str], spec: SliceSpe
     if spec.options.get("metric") is not None:
         stored[METRIC_KEY] = str(spec.options["metric"])
     named = isinstance(doc.get("id"), str | int) and doc["id"] != ""
-    own_id = f"{task.task_name}/{doc['id'] if named else number}"
-    own_target = isinstance(doc.get("target"), str)
+    own_id, own_target = f"{task.task_name}/{doc['id'] if named else number}", isinstance(doc.get("target"), str)
     target = None if own_target and not choices else task.doc_to_target(doc)
     if own_target:
         told = doc["target"]
@@ -187,8 +186,7 @@ def _shape(task: Any, requests: Sequence[Any]) -> tuple[Any, tuple[str, ...], tu
     """Give kind, choices, stop texts and longest answer."""
     kind = requests[0].request_type
     if kind == "loglikelihood":
-        context = requests[0].args[0]
-        return "choice", tuple(one.args[1] for one in requests if one.args[0] == context), (), 0
+        return "choice", tuple(one.args[1] for one in requests if one.args[0] == requests[0].args[0]), (), 0
     if kind == "generate_until":
         told = requests[0].args[1]
         until = told.get("until") or []

@@ -180,8 +180,7 @@ def _measured(task: Any, item: Item, response: Generation | ChoiceLogprobs) -> I
     for pipeline in task._filters:  # noqa: SLF001 - lm_eval offers no other way to filter one document
         pipeline.apply(made)
     for name in made[0].filtered_resps:
-        found = task.process_results(doc, [one.filtered_resps[name] for one in made])
-        for key, value in found.items():
+        for key, value in task.process_results(doc, [one.filtered_resps[name] for one in made]).items():
             if isinstance(value, int | float) or (hasattr(value, "item") and getattr(value, "shape", None) == ()):
                 yield key if name == "none" else f"{key},{name}", float(value)
 

@@ -67,8 +67,7 @@ class EngineContext:
 
     def prefill_budget(self, budget: Budget | None = None) -> Budget:
         """Return how much may be read in one pass."""
-        budget = budget or self.budget
-        device = self.model.device.type
+        budget, device = budget or self.budget, self.model.device.type
         tokens = min(budget.tokens, PREFILL_TOKENS.get(device, budget.tokens))
         return replace(budget, tokens=tokens, prefix_alone=PREFIX_ALONE.get(device, packing.PREFIX_ALONE))
 
@@ -110,8 +109,7 @@ def _stretches(things: Sequence[T], size: Callable[[T], int]) -> Iterator[list[T
     """Split things into stretches, the largest first, in which none is smaller than half the largest."""
     order = sorted(things, key=lambda one: -size(one))
     while order:
-        largest = size(order[0])
-        count = next((at for at, one in enumerate(order) if 2 * size(one) < largest), len(order))
+        count = next((at for at, one in enumerate(order) if 2 * size(one) < size(order[0])), len(order))
         yield order[:count]
         order = order[count:]
 
@@ -215,8 +213,7 @@ class Continuous:
             tokens = cache.step([one.pending for one in alive], [one.length for one in alive], keys).tolist()
         else:
             pending = [[one.pending if one.finish is None else None for one in group] for group in growing]
-            lengths = [[one.length for one in group] for group in growing]
-            tokens = cache.step(pending, lengths, keys, self.pad)
+            tokens = cache.step(pending, [[one.length for one in group] for group in growing], keys, self.pad)
         decode.check_tokens(tokens, alive)
         for one, token in zip(alive, tokens, strict=True):
             one.append(token, self.ends)
@@ -231,8 +228,7 @@ class Continuous:
     def _prefill(self, batch: Sequence[Row], *, together: bool) -> list[tuple[PackedTree, list[_ActiveAnswer]]]:
         """Read prompts, and accept of drafts what is predicted: each sequence by itself, or those of a row together."""
         rows, hidden = self.read(batch, keep=True)
-        owners = [row for row in rows for _ in range(len(row.request.draft) + 1)]
-        everything = torch.cat(hidden)
+        owners, everything = [row for row in rows for _ in range(len(row.request.draft) + 1)], torch.cat(hidden)
         noise = NOISE.get(everything.dtype, COARSE_NOISE)
         for part, logits in self.model.head.tiles(everything):
             answers = owners[part]

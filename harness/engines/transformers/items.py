@@ -97,8 +97,7 @@ def _score_rows(context: EngineContext, rows: Sequence[ChoiceRow], *, keep: bool
             states.append(hidden[index, model.tensor(path[-len(choice.tokens) :])])
     hidden = torch.cat(states)  # [all tokens of all choices, width]
     target = model.tensor([token for one in choices for token in one.tokens])
-    logprobs = torch.empty(len(target), dtype=torch.float64)
-    greedy = torch.empty(len(target), dtype=torch.bool)
+    logprobs, greedy = torch.empty(len(target), dtype=torch.float64), torch.empty(len(target), dtype=torch.bool)
     for part, logits in model.head.tiles(hidden, precise=True):
         picked = logits.gather(1, target[part, None])[:, 0]
         logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
@@ -171,8 +170,7 @@ class TextGeneration:
                 draft = as_draft(context, references[request.item_id], request.max_tokens)
                 wanted.append(replace(request, draft=draft))
         batches = (batch for schedule in schedules(context, wanted, context.budget) for batch in schedule.batches)
-        notes = context.usage.notes
-        list(run_batches(batches, run, PackedRequests.halves, lambda row: row.requests[0].item_id, notes))
+        list(run_batches(batches, run, PackedRequests.halves, lambda row: row.requests[0].item_id, context.usage.notes))
 
     def decode(self, requests: Sequence[Request], loop: Continuous | None = None) -> Iterator[Answer]:
         """Answer requests, in any order; loop: one that shows an observer what it reads."""
@@ -237,5 +235,4 @@ class TextGeneration:
 
 def as_draft(context: EngineContext, tokens: Sequence[int], most: int) -> tuple[int, ...]:
     """Return at most so many tokens of a reference, without the end token."""
-    ended = bool(tokens) and tokens[-1] in context.texts.end_ids
-    return tuple(tokens[: len(tokens) - ended][:most])
+    return tuple(tokens[: len(tokens) - (bool(tokens) and tokens[-1] in context.texts.end_ids)][:most])

@@ -70,8 +70,7 @@ class LanguageModel:
         self.longest_together = length_switch(model)
         self.path = Path(trees=False, padded=False, batched=False, state="none")
         self.quantized_cache: Callable[[], Any] | None = None
-        self.few_shapes = self.device.type != "cpu"
-        self.no_graphs = ""
+        self.few_shapes, self.no_graphs = self.device.type != "cpu", ""
         self.graphs = self.device.type == "cuda"
         if self.graphs and len(set(getattr(model, "hf_device_map", {}).values())) > 1:
             self.give_up_graphs("the model is on several devices")
@@ -216,21 +215,17 @@ def _prefix_first(model: LanguageModel, row: PackedTree) -> tuple[Tensor, Any]:
     """Read what the row's sequences share first, causally, and then the branches on top of it."""
     cache, prefix = model.new_cache(), row.shared_prefix
     first = model.forward(model.tensor(row.tokens[None, :prefix]), cache=cache)
-    positions = model.tensor(row.positions[None])
-    place = torch.arange(prefix, len(row.tokens), device=model.device)
+    positions, place = model.tensor(row.positions[None]), torch.arange(prefix, len(row.tokens), device=model.device)
     mask = model.attention(_visible(model.tensor(row.ends[None]), place), positions[:, prefix:], positions)
     ids = model.tensor(row.tokens[None, prefix:])
-    rest = model.forward(ids, mask=mask, positions=positions[:, prefix:], cache=cache)
-    return torch.cat([first, rest], dim=1), cache
+    return torch.cat([first, model.forward(ids, mask=mask, positions=positions[:, prefix:], cache=cache)], dim=1), cache
 
 
 def _visible(ends: Tensor, queries: Tensor) -> Tensor:
     """Return which keys each query sees, [rows, 1, queries, keys]: see `packing`; what fills a row sees only itself."""
     keys = torch.arange(ends.shape[1], device=ends.device)
-    behind = keys[None, None, :] <= queries[None, :, None]
-    on_path = queries[None, :, None] < ends[:, None, :]
-    itself = keys[None, None, :] == queries[None, :, None]
-    return ((behind & on_path) | itself)[:, None]
+    behind, on_path = keys[None, None, :] <= queries[None, :, None], queries[None, :, None] < ends[:, None, :]
+    return ((behind & on_path) | (keys[None, None, :] == queries[None, :, None]))[:, None]
 
 
 def _layer_types(config: Any) -> set[str]:

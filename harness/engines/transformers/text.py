@@ -64,8 +64,7 @@ class StopDetector:
     """Says when an answer that grows token by token contains one of its stop texts."""
 
     def __init__(self, texts: TextCodec, stops: Sequence[str]) -> None:
-        self._texts = texts
-        self._stops = tuple(stop for stop in stops if stop)
+        self._texts, self._stops = texts, tuple(stop for stop in stops if stop)
         # A token is at least one byte long, so this many tokens cover the longest stop text, and some to spare.
         self._window = max((len(stop.encode()) for stop in self._stops), default=0) + 4
 

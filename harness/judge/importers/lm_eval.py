@@ -160,8 +160,7 @@ def _model(file: Path) -> tuple[dict[str, str], dict[str, str], dict[str, int | 
     """Return what a sample file's model is, its limits, and the documents of each task, by the summary of its run."""
     beside = [one for one in _summaries(file) if one.stem.rpartition("_")[2] == file.stem.rpartition("_")[2]]
     data = inner(parsed(beside[0].read_bytes(), str(beside[0]))) if beside else {}
-    config = inner(data, "config")
-    counts = inner(data, "n-samples") or inner(data, "configs")
+    config, counts = inner(data, "config"), inner(data, "n-samples") or inner(data, "configs")
     tasks = {re.sub(r"\W", "_", task): inner(counts, task).get("effective") for task in counts}
     given = config.get("model_args") or ""
     made = ",".join(f"{key}={one}" for key, one in given.items()) if isinstance(given, Mapping) else str(given)

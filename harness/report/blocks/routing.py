@@ -133,8 +133,7 @@ def routing(judgement: Judgement, evidence: Evidence) -> Section:
         )
         for plan in made
     ]
-    said = said or [NOTES["no_routing"]]
-    folded = "who passed in each stratum, and its route"
+    said, folded = said or [NOTES["no_routing"]], "who passed in each stratum, and its route"
     return Section("Routing plan", columns + names("passed"), tuple(rows), tuple(said), note, folded)
 
 

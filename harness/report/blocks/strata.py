@@ -68,8 +68,7 @@ def on_terminal(judgement: Judgement) -> Section:
         for own in inside:
             first = own[0][1]
             for name, one in own:
-                again = one is not first and one.n == first.n
-                shared = ("", "") if again else (str(one.n), score(one.baseline_mean))
+                shared = ("", "") if one is not first and one.n == first.n else (str(one.n), score(one.baseline_mean))
                 short = ", ".join(level for axis, level in words.levels_of(one.stratum).items() if axis in axes)
                 figures = score(one.candidate_mean), words.change(one), f"{one.lost}/{one.gained}"
                 place = heading, Cell(one.stratum, short or one.stratum)
@@ -84,8 +83,7 @@ def on_terminal(judgement: Judgement) -> Section:
 def _heading(label: str, own: Sequence[StratumVerdict]) -> Cell:
     """Return a slice's heading: the axes that split it, its margins, and whether it decides."""
     margins = sorted({one.margin for one in own})
-    margin = " to ".join(map(score, dict.fromkeys((margins[0], margins[-1]))))
-    axes = ", ".join(words.splitting(own))
+    margin, axes = " to ".join(map(score, dict.fromkeys((margins[0], margins[-1])))), ", ".join(words.splitting(own))
     advisory = "" if any(one.gating for one in own) else ", advisory"
     return Cell(label, f"{f' by {axes}' if axes else ''}, margin {margin}{advisory}")
 

@@ -76,8 +76,7 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         fails = re.compile("|".join([_RE["failing"].pattern, *(rf"\b{one}\b" for one in called)]), re.IGNORECASE)
         source = _RE["alias"].sub("", source)  # and without a try whose handler only prints: nothing of it can fail
         source = _RE["try"].sub(lambda m: m[0] if "console.assert" in m[0] or fails.search(m[2]) else "", source)
-        good = bool(fails.search(source))
-        write = "`console.assert(f(2) === 4)`"
+        good, write = bool(fails.search(source)), "`console.assert(f(2) === 4)`"
     if good and idle:
         return f"of the tests nothing calls {idle[0]}, so nothing in it is tested: call it behind its definition"
     return "" if good else f"the tests assert nothing, so every answer that runs would pass: write {write}"

@@ -173,8 +173,7 @@ def _only_defines(code: str) -> bool:
 
 
 def _defines(code: str, asked: Asked) -> bool:
-    wanted = asked.names or ((asked.entry,) if asked.entry else ())
-    pattern = _DEFINES[asked.language]
+    wanted, pattern = asked.names or ((asked.entry,) if asked.entry else ()), _DEFINES[asked.language]
     return bool(wanted) and all(re.search(pattern.format(name=re.escape(one)), code, re.MULTILINE) for one in wanted)
 
 
