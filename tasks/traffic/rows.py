@@ -210,7 +210,10 @@ def _chosen(metadata: dict[str, Any], kind: Literal["choice", "text", "code"]) -
 
 
 def _with_others(docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add to lines of `contains` with a label the other labels: an answer that lists them names none."""
+    """Add to lines of `contains` with a label its rivals: an answer that lists them names none.
+
+    These are the labels of its strata: one file may hold several tasks. If these have none, all labels are.
+    """
     told = [doc for doc in docs if doc["scorer"] == "contains"]
     lines = Counter(one for doc in told for one in {*doc["targets"]})
     fewest = 0 if len(lines) <= len(told) / LABELLED else max(LABELLED, len(told) / SHARE)
@@ -218,7 +221,12 @@ def _with_others(docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(labels) <= 1:
         return docs
     asked = [labels & {*doc["targets"]} if doc["scorer"] == "contains" else set() for doc in docs]
-    return [doc | {"others": sorted(labels - own) if own else []} for doc, own in zip(docs, asked, strict=True)]
+    places = defaultdict[str, set[str]](set)
+    for doc, own in zip(docs, asked, strict=True):
+        places[json.dumps(doc.get("strata"), sort_keys=True)] |= own
+    beside = {one: set().union(*(some for some in places.values() if one in some)) for one in labels}
+    rivals = [(set().union(*map(beside.__getitem__, own)) - own or labels - own) if own else set() for own in asked]
+    return [doc | {"others": sorted(some)} for doc, some in zip(docs, rivals, strict=True)]
 
 
 def _graded(doc: dict[str, Any]) -> bool:

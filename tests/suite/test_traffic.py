@@ -237,6 +237,27 @@ def judged(tokenizer, folder, labels, texts):
         }
 
 
+@pytest.mark.parametrize("strata", ["task", "label", None])
+def test_labels_of_another_task_are_no_rivals(tokenizer, tmp_path, strata):
+    """A file may hold several tasks, told apart by a stratum; one that is split by the labels themselves tells none."""
+    rows = []
+    for at in range(80):
+        task, labels = ("mood", ("positive", "negative")) if at % 2 else ("asks", ("yes", "no"))
+        target = labels[at // 2 % 2]
+        told = {"task": task, "label": target}
+        rows.append(
+            {"id": f"{at}", "prompt": f"{at}?", "scorer": "contains", "target": target}
+            | ({"strata": {strata: told[strata]}} if strata else {})
+        )
+    items = load(tokenizer, write(tmp_path / "tasks.jsonl", rows), items=80)
+    with Scorer(list(items.values())) as scorer:
+        for at, said, apart in [("1", "Positive. There is no complaint.", 1), ("0", "Yes, a positive one.", 1)]:
+            found = scorer.score(items[at], Generation("", said, (), "eos", 1)).value
+            assert found == (apart if strata == "task" else 0)
+        listed = scorer.score(items["1"], Generation("", "positive, negative", (), "eos", 1)).value
+        assert listed == 0
+
+
 def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
     """Of few labels to contain, an answer with another one is wrong: `invalid` contains valid; open answers may."""
     said = {"It is Invalid.": [0, 1], "VALID!": [1, 0], "valid or invalid": [0, 0]}
