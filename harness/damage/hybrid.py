@@ -86,8 +86,7 @@ class LayerStates:
 
     def _wrapped(self, index: int, forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **given: Any) -> Any:
-            past = given.get("past_key_values")
-            key = None if self._pass is None else (self._pass, index)
+            past, key = given.get("past_key_values"), None if self._pass is None else (self._pass, index)
             kept = self._kept.get(key) if key is not None and index < self.first_changed else None
             if kept is not None and (past is None or kept[1] is not None):
                 self.skipped += 1

@@ -41,8 +41,7 @@ def resolve_device(name: str) -> str:
         raise UsageError(f"execution.device: {name!r} is not a device: write auto, cpu, cuda:1 or cuda:all") from error
     if device.type != "cuda":
         return str(device)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = device.index or 0
+    count, index = torch.cuda.device_count() if torch.cuda.is_available() else 0, device.index or 0
     if index >= count:
         built = f"torch {torch.__version__} sees {count} CUDA device(s)"
         raise UsageError(f"execution.device: {name!r} is not there: {built}; write auto or cpu, or look at nvidia-smi")

@@ -65,8 +65,7 @@ def _placed(run: RunRecord, item: Item) -> list[Any]:
 
 
 def _variant(run: RunRecord, name: str) -> dict[str, Any]:
-    answers = run.of(name)
-    figures = _figures if run.schema else lambda one: [one.item_id, one.score]
+    answers, figures = run.of(name), _figures if run.schema else lambda one: [one.item_id, one.score]
     record = {
         "identity": run.identities.get(name),
         "answers": len(answers),

@@ -620,6 +620,20 @@ def test_a_file_of_two_models_is_refused_whatever_the_column_is_called(tmp_path,
             assert len(load(path)) == 40
 
 
+@pytest.mark.parametrize(("first", "step", "problem"), [(0, 1, True), (1, 1, True), (0, 3, False), (7, 1, False)])
+def test_row_numbers_of_a_table_that_is_sorted_by_score_are_no_ids(tmp_path, first, step, problem):
+    """pandas' `sort_values(...).reset_index()` on both sides: the tenth row is another item on each."""
+    rows = [f"{first + step * at},{int(at < 70)}" for at in range(100)]
+    path = csv_of(tmp_path / "a.csv", "item,score", rows)
+    if problem:
+        with pytest.raises(NotComparable, match="rows are sorted by score, and its ids number them"):
+            load(path)
+    else:
+        assert len(load(path)) == 100
+    asked = csv_of(tmp_path / "b.csv", "item,score,question", [f"{row},What is {at}?" for at, row in enumerate(rows)])
+    assert len(load(asked)) == 100
+
+
 def test_several_metrics_of_an_item_have_no_mean(tmp_path):
     """A long table has a row for each metric: `--repeats mean` is of several answers."""
     rows = [f"q{at},{one},{at % 2}" for at in range(20) for one in ("accuracy", "fluency")]

@@ -30,12 +30,14 @@ SUFFIXES = frozenset({".csv", ".tsv", *JSON_LINES, *PARQUET})
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text("utf-8"))
 _ASKED, _RIGHT, _MADE, _LIKELY, _ANSWER, _EXPECTED, _MEASURED, _STATE = map(re.compile, _COLUMNS["patterns"].values())
 _BESIDE, _LOOSE = map(frozenset, _COLUMNS["names"].values())
+_IS_ASKED = re.compile(f"{_ASKED.pattern}|{_RIGHT.pattern}").fullmatch
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
 _HOW = f"{Path(__file__).with_name('how_asked.txt').read_text('utf-8')}|{_MADE.pattern}"  # of names
 _SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evaluator"), 1)
 _MOST = _SCORED | dict.fromkeys(("judge", "grader"), 1)
 """How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
 _RESPONSE = re.compile(_COLUMNS["response"])
+_SORTED = 5  # items of the lowest and of the highest score in a table that is not sorted by chance
 _FIRST, _KEYS = 200, 1000  # rows in which it is looked for, and names of what is in objects
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")  # types of parts that are no answer
 _DEEPEST = 9  # steps of a dotted name into the objects of a JSON line
@@ -90,6 +92,12 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
         pairs = zip(items, rows.clusters.codes, strict=True)
         rows.clusters = [f"none: {item}" if names[code] == "none" else names[code] for item, code in pairs]
     rows.weights = numbers(options.weight) if options.weight else None
+    scores, steps = rows.scores, np.diff(rows.scores)
+    least = min(np.count_nonzero(scores > scores.min(initial=1)), np.count_nonzero(scores < scores.max(initial=0)))
+    in_order = least >= _SORTED and ((steps >= 0).all() or (steps <= 0).all()) and not any(map(_IS_ASKED, known))
+    if in_order and items == [str(at + (items[0] == "1")) for at in range(len(items))]:
+        text = "its rows are sorted by score, and its ids number them: on the other side they number other items"
+        raise NotComparable(f"{path}: {text}: give the ids of what was asked")
     if right and options.chance is None:
         own, codes = columns[right[0]].labels(), slices.codes
         guess = [guessing([own.names[at] for at in own.codes[codes == one]]) for one in range(len(slices.names))]
@@ -127,9 +135,9 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
             several, likely = re.search(r"\d", column), _LIKELY.search(column) is not None
             cells = one.names if len(one.names) > 1 else ()
             said = [(json.dumps([cell]) if several else cell, likely and "." in cell) for cell in cells] or [None]
-            if "none" in cells and len(filled) > 1 and not several:  # it may be in another column
-                nothing = (f"({column}: none)", False) if 2 * filled[at] > max(filled) else None
-                said[cells.index("none")] = nothing
+            if "none" in cells and len(filled) > 1:  # it may be in another column
+                nothing = json.dumps(["none"]) if several else f"({column}: none)"
+                said[cells.index("none")] = (nothing, False) if 2 * filled[at] > max(filled) else None
         for item, code in zip(ids, one.codes, strict=True) if any(said) else ():
             if told := said[code]:
                 found[item].add(told)
@@ -148,7 +156,7 @@ def _failure(column: str, told: str) -> Said | None:
 def other_questions(paths: Sequence[Path], options: ImportOptions) -> set[str]:
     """Return the items of which the second table says another question or right answer than the first."""
     known, found = [_header(path) for path in paths], set[str]()
-    names = [one for one in known[0] if _is_asked(one) and all(own.count(one) == 1 for own in known)]
+    names = [one for one in known[0] if _IS_ASKED(one) and all(own.count(one) == 1 for own in known)]
     wanted = [options.item or "item", *names]
     (ids, *asked), (own, *told) = (_columns(path, wanted, names) for path in paths) if names else ([_Column([])],) * 2
     items, theirs = _items(ids, paths[0]), _items(own, paths[1])
@@ -160,20 +168,16 @@ def other_questions(paths: Sequence[Path], options: ImportOptions) -> set[str]:
     return found
 
 
-def _is_asked(column: str) -> bool:
-    return bool(_ASKED.fullmatch(column) or _RIGHT.fullmatch(column))
-
-
 def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
     """Return item to what the first table says it was asked, if that is more than one question; equal ones are one."""
     known, *others = map(_header, paths)
-    names = [one for one in known if (_is_asked(one) or one.lower() in _BESIDE) and known.count(one) == 1]
+    names = [one for one in known if (_IS_ASKED(one) or one.lower() in _BESIDE) and known.count(one) == 1]
     if not any(map(_ASKED.fullmatch, names)):
         return {}
     items, *columns = _columns(paths[0], [options.item or "item", *names], optional=names)
     asked = dict(zip(names, map(_Column.labels, columns), strict=True))
     for path, header in zip(paths[1:], others, strict=True):
-        for name in [one for one in asked if not _is_asked(one) and header.count(one) == 1]:
+        for name in [one for one in asked if not _IS_ASKED(one) and header.count(one) == 1]:
             texts, own = set(_columns(path, [name], optional=[name])[0].labels().names), asked[name].names
             where_from = name.lower() == "source" and "".join(own).count(" ") < 3 * len(own)  # and no sentences
             if where_from or 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
