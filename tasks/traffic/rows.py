@@ -29,7 +29,7 @@ FEWEST, LOOKED_AT, TRIED = 20, 50, 5
 FILLING = (
     r"an?|the|any|to|as|of|be|is|it(?:['\u2019]s)?|this|that|think|believe|say|see|find|show|contain|seem|appear|look|sound"
     r"|like|consider(?:ed)?|classif(?:y|ied)|call|determine|know|tell|sure|certain|whether|if|evidence|signs?|message"
-    r"|really|actually|likely|very|clearly|necessarily|um|als|ein(?:e[nmrs]?)?|une?|du|des?"
+    r"|have|had|been|really|actually|likely|very|clearly|necessarily|um|als|ein(?:e[nmrs]?)?|une?|du|des?"
 )
 """Words that stand between a negation and the label that it rejects, as in `does not appear to be spam`."""
 _QUOTES = r"(?:[^\S\n]|[*_\"'\u201c]){1,9}"
@@ -42,8 +42,10 @@ REJECTING = (
 DENIED = r"[*_\"']{0,3}\s?[:?=][\s*_\"']{0,4}(?:no|false|nein|non)\b(?=[*_\"'\s]{0,4}(?:[.,;!}\n](?!\s?\d)|\Z))"
 """How it says so behind the label: `Spam: no`."""
 GIVES_UP = (
-    r"(?i)\bno (?:\w+ )?(?:(?:idea|info(?:rmation)?|context|clue|data|details?|answers?|access|knowledge|opinion|doubt"
-    r"|matter|longer|problem|worries)\b|(?:way|means) (?:to|of|for)\b)"
+    r"(?i)\bno (?:(?:further|more|additional|relevant|specific|clear|sufficient|enough|such|prior|definite|explicit) )?"
+    r"(?:(?:idea|clue|doubt|comment)\b|(?:way|means) (?:to|of)\b|(?:info(?:rmation)?|context|data|details?|answers?"
+    r"|text|message|question|passage|ticket|input|document|article)(?= (?:(?:was|were|is|are|has been|to) )?"
+    r"(?:provided|given|attached|available|here|about|on|regarding|judge)\b))"
 )
 """Where `no` is not the label: the answer gives up, or says something else."""
 LABELLED, SHARE = 10, 50
@@ -146,19 +148,16 @@ def _without_rejected(text: str, labels: list[str]) -> str:
     """
     text = re.sub(r"\ba (?=[a-z])", "", text) if "A" in labels else text
     text = re.sub(GIVES_UP, " ", text) if "no" in map(str.casefold, labels) else text
-    forms = "|".join(sorted((one for one in labels if one.isascii() and one.isalpha() and len(one) > SHORT), key=len))
-    whole = {one.casefold() for one in labels}
-    text = re.sub(
-        rf"(?i)(?<!\w)({forms or '(?!)'})(?:e?d|e?s|ing|ly)(?!\w)",
-        lambda one: one[0] if one[0].casefold() in whole else one[1],
-        text,
-    )
     negative = r"(?i)(?:not|non|no|pas|nicht|kein(?:e[nmrs]?)?)\b(.*)"
     contrary = {plain(told[1]): one for one in labels if (told := re.match(negative, one))}
     kept = {*contrary.values(), *(one for one in labels if re.match(f"(?i){REJECTING}", one))}
     own, listed = ("|".join(map(re.escape, sorted(some, key=len, reverse=True))) for some in (kept, labels))
-    rejected = rf"(?i)\b(?:{own or '(?!)'})(?!\w)|{REJECTING}({listed})(?!\w)|(?<!\w)({listed}){DENIED}"
-    return re.sub(rejected, lambda one: contrary.get(plain(one[1] or one[2]), " ") if one.lastindex else one[0], text)
+    longer = "|".join(re.escape(one) for one in labels if one.isascii() and one.isalpha() and len(one) > SHORT)
+    what = rf"(?:({listed})(?!\w)|(?:{longer or '(?!)'})[a-z]+\b)"  # `not fraudulent` says that it is no fraud
+    rejected = rf"(?i)\b(?:{own or '(?!)'})(?!\w)|({REJECTING}){what}|(?<!\w)({listed}){DENIED}"
+    return re.sub(
+        rejected, lambda one: contrary.get(plain(one[2] or one[3] or ""), " ") if one.lastindex else one[0], text
+    )
 
 
 def _begins_a_word(label: str, text: str) -> bool:

@@ -342,10 +342,15 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
         ),
         (
             ("allow", "block"),
-            {key: [0, 1] for key in ["It should not be allowed.", "blocked, not allowed"]}
-            | {"It should not be allowed.": [0, 0], "It is allowed.": [1, 0], "allowed or blocked": [0, 0]},
+            {"It should not have been allowed.": [0, 0], "block, not allowed": [0, 1], "It is allowed.": [1, 0]},
+        ),
+        (("fraud", "legitimate"), {"It does not appear to be fraudulent.": [0, 0], "fraudulent": [1, 0]}),
+        (
+            ("low", "high"),
+            {"Low. It is highly unlikely to get worse.": [1, 0], "Not high": [0, 0], "not a low one: high": [0, 1]},
         ),
         (("approve", "approved"), {"It is approved": [0, 1], "I approve": [1, 0]}),
+        (("no", "yes"), {"The message contains no personal information.": [1, 0], "No data was lost": [1, 0]}),
         (
             ("correct", "wrong"),
             {"It is incorrect.": [0, 0], "Correct!": [1, 0], "\u7b54\u3048\u306fcorrect\u3067\u3059": [1, 0]},
