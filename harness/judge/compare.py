@@ -24,6 +24,7 @@ from harness.stats.sequential import SMALLEST_STEP, Spending, nominal_alpha
 from harness.stats.stratum import relative_test
 from harness.stats.units import above_chance_p
 
+_MORE = 1.0 + 1e-9  # by rounding, sums of equal sources may differ
 _LEAST_LEVEL = 1e-15  # limits are drawn at this level where a look may decide nothing yet
 
 
@@ -100,6 +101,7 @@ class Index:
         position = np.empty(len(order), np.int32)
         position[order] = np.arange(len(order), dtype=np.int32)
         own, sources, count = len(baseline.cluster.names) == len(baseline), baseline.cluster.codes, len(order)
+        self.other: NDArray[np.int32] | None = None  # shape [items]: the same by the other of two groupings
         self.places: tuple[Place, ...] = tuple(named[at] for at in order)  # in the order of a report
         self.place = position[raw]  # shape [items]: position in `places`
         if baseline.fingerprint.all():  # items that were asked the same are one source, whatever their ids
@@ -107,6 +109,7 @@ class Index:
             if alike.max() < size - 1:  # also where many customers of a stratum ask the same few questions
                 asked, given = (_effective(self.place, codes, count) for codes in (alike, sources))
                 fewer = (asked < given)[self.place] | own
+                self.other = None if own else np.where(fewer, sources + size, alike).astype(np.int32)
                 own, sources = False, np.where(fewer, alike, sources + size).astype(np.int32)
         self.cluster = None if own else sources  # shape [items]: source; None if every item is its own
         self.levels = _constant_levels(baseline, self.place, count)  # per place: axis to level, where all items agree
@@ -179,7 +182,20 @@ def _columns(base: Index, candidate: Outcomes, pairs: Pairs, until: int | None) 
     own |= {"weight": baseline.weight[here], "chance": baseline.chance[here], "stands": np.ones(order.size)}
     parts = {"cluster": base.cluster, "layer": base.layer}
     own |= {name: None if part is None else part[here] for name, part in parts.items()}
+    if base.other is not None:
+        own["cluster"] = _dependent(base.place[here], own["after"] - own["before"], own["cluster"], base.other[here])
     return Columns(item=here, place=base.place[here], **own)
+
+
+def _dependent(place: NDArray[np.int32], moves: Floats, *groupings: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return each item's source, in each place by the grouping in which its changes vary more; else by the first."""
+    known, most = np.nan_to_num(moves), np.int64(max(codes.max(initial=0) for codes in groupings) + 1)
+    known -= (np.bincount(place, known) / np.maximum(np.bincount(place), 1))[place]
+    spread = []
+    for codes in groupings:
+        keys, at = np.unique(place * most + codes, return_inverse=True)
+        spread.append(np.bincount(keys // most, np.bincount(at, known) ** 2))
+    return np.where((spread[1] > spread[0] * _MORE)[place], groupings[1], groupings[0])
 
 
 def _unmatched(base: Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:

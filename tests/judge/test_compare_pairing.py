@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import numpy as np
 import pytest
@@ -107,6 +108,20 @@ def test_questions_of_which_one_is_asked_most_often_are_few():
     sides = [build(name, _ids(240), [1.0] * 240, **told) for name in ("bf16", "int4")]
     (found,) = compare.compare(sides[0], sides[1:], Rules.from_flags(margin=0.05)).candidates
     assert found.strata[0].looks[0].result.clusters == 120
+
+
+def test_the_grouping_counts_in_which_changes_vary_more():
+    """140 questions are worth more than 100 customers; what is lost may be lost for all who ask it, or by one."""
+    chance = random.Random(3)
+    asked = [(chance.randrange(140), chance.randrange(100)) for _ in range(400)]
+    told = {"fingerprints": [fingerprint(f"question {one}") for one, _ in asked]}
+    told["clusters"] = [f"customer {two}" for _, two in asked]
+    for by in (0, 1):
+        lost = set(random.Random(4).sample(range(140 if by == 0 else 100), 14))
+        scores = [[1.0] * 400, [float(one[by] not in lost) for one in asked]]
+        sides = [build(name, _ids(400), own, **told) for name, own in zip(("bf16", "int4"), scores, strict=True)]
+        (found,) = compare.compare(sides[0], sides[1:], Rules.from_flags(margin=0.1)).candidates
+        assert found.strata[0].looks[0].result.clusters == len({one[by] for one in asked})
 
 
 def test_which_source_counts_is_decided_in_each_stratum():
