@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engines import server_probe, wire
-from harness.engines.http_client import AGAIN, ITS_OWN, OK, Client, Reply
+from harness.engines.http_client import AGAIN, ITS_OWN, OK, SERVER_ERROR, Client, Reply
 from harness.engines.protocol import EngineBase
 from harness.engines.server_probe import PromptEncoder
 from harness.engines.streaming import StreamTimer, salted_prompt
@@ -161,6 +161,8 @@ class ServedEngine(EngineBase):
         body = form.body(content, item.max_tokens, settings, seed, stops) | ({"tools": offered} if offered else {})
         salt = self._timer.salt() if self._timer else {}
         reply = await self._client.post(form.path, body | salt, ITS_OWN, math.inf)
+        if OK < reply.status < SERVER_ERROR:  # what is refused stays refused, if it was not a moment's trouble
+            reply = await self._client.post(form.path, body | salt, ITS_OWN, math.inf)
         if reply.status != OK:
             return await self._refused(item, sample, reply, count)
         answer = self._checked(item, sample, reply, count, "salted" if salt else "", tools=len(offered))

@@ -24,11 +24,13 @@ from harness.judge.tolerances import judged_quantities
 from harness.judge.verdicts import Judgement
 from harness.models.compatibility import HALF, check_candidate, check_software, cross_engine_note, same_server
 from harness.records import TAIL_KINDS, Item, Proof, proof_from_json
+from harness.stats.binary import mcnemar_midp
 from harness.store.files import atomic_write
 from harness.store.record import CONTROL, RunRecord
 from harness.store.rundir import RunDir
 
 _COLUMNS = {"slices": "slice", "strata": "stratum", "clusters": "cluster", "chance": "chance", "weight": "weight"}
+_ONE_WAY = 1e-4  # chance of so one-sided a change between two askings of one build
 _UNSTEADY = 0.1  # share of items of which a baseline that is asked again scores otherwise, if that is no rounding
 
 
@@ -231,8 +233,7 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     if baseline is None or None in sides.values():
         raise Incomplete(f"{run.directory.path}: there are no answers: run `quantcliff run` again")
     hidden = left_out if layers and execution.control and run.of(CONTROL) else frozenset()
-    control = _outcomes(run, CONTROL, unasked=hidden) if execution.control else None
-    part = None
+    control, part = _outcomes(run, CONTROL, unasked=hidden) if execution.control else None, None
     if control is not None and (blind or not isinstance(execution.control, bool)):
         part = _outcomes(run, base, only={item.id for item in _asked(run, CONTROL, left_out)})
     given = [side for side in sides.values() if side]
@@ -287,9 +288,13 @@ def _right(run: RunRecord, variant: str) -> dict[str, float]:
 
 
 def _unsteady(run: RunRecord, control: Comparison | None) -> Iterator[str]:
-    """Warn of a baseline that does not repeat itself: it may be right more often than it shows, and losses hide."""
+    """Warn of a baseline that does not repeat itself, so that losses hide. Raises NotComparable if it was replaced."""
     looked = [one for one in (control.strata if control else ()) if one.looks]
     flips, asked = sum(one.flips for one in looked), sum(one.looks[-1].result.n for one in looked)
+    lost, gained = (sum(getattr(one.looks[-1].result, key) for one in looked) for key in ("lost", "gained"))
+    if run.experiment.baseline.engine.served and min(mcnemar_midp(lost, gained)) < _ONE_WAY:
+        text = f"asked again, the baseline's server loses {lost} items and gains {gained}: two builds answered"
+        raise NotComparable(f"{run.directory.path}: {text}; run against one that stays, with another --output")
     if not run.experiment.sampling.temperature and flips > max(_UNSTEADY * asked, 10):
         text = f"scores {flips} of {asked} items otherwise when they are asked again, though temperature is 0"
         yield f"{run.experiment.baseline.name} {text}: it draws its answers, or several builds give them."

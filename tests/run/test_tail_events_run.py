@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import making
@@ -13,8 +14,10 @@ import pytest
 from harness import report
 from harness.cli import program as cli
 from harness.config.loading import parse
-from harness.errors import ConfigError, ExitCode, UsageError
-from harness.judge import judging
+from harness.errors import ConfigError, ExitCode, NotComparable, UsageError
+from harness.judge import compare, judging
+from harness.judge.outcomes import build
+from harness.judge.rules import Rules
 from harness.judge.verdicts import TailRate
 from harness.report import run_evidence
 from harness.run import plan as run_plan
@@ -164,6 +167,25 @@ def test_a_baseline_that_does_not_repeat_itself_is_named(whole: RunDir, tmp_path
     write_manifest(copy)
     (warned,) = [one for one in judging.judge(load_run(copy)).warnings if "when they are asked again" in one]
     assert "though temperature is 0: it draws its answers, or several builds give them" in warned
+
+
+@pytest.mark.parametrize(("lost", "gained", "served"), [(21, 0, True), (0, 21, True), (21, 0, False), (15, 12, True)])
+def test_a_served_baseline_that_is_another_when_asked_again_is_refused(lost: int, gained: int, served: bool) -> None:
+    """A rolling deploy behind its address: no rounding loses 21 of 300 items and gains none."""
+    ids = [f"q{at}" for at in range(300)]
+    scores = [[float(at >= gained) for at in range(300)], [float(at < 300 - lost) for at in range(300)]]
+    sides = [build(name, ids, own) for name, own in zip(("bf16", "control"), scores, strict=True)]
+    (control,) = compare.compare(sides[0], sides[1:], Rules.from_flags(margin=0.1)).candidates
+    experiment = SimpleNamespace(
+        baseline=SimpleNamespace(name="bf16", engine=SimpleNamespace(served=served)),
+        sampling=SimpleNamespace(temperature=0.0),
+    )
+    run: Any = SimpleNamespace(experiment=experiment, directory=SimpleNamespace(path="run"))
+    if served and lost != 15:
+        with pytest.raises(NotComparable, match=f"server loses {lost} items and gains {gained}: two builds answered"):
+            list(judging._unsteady(run, control))
+    else:
+        assert list(judging._unsteady(run, control)) == []
 
 
 def test_a_tolerance_that_no_answer_of_the_run_can_show_is_refused(whole: RunDir) -> None:
