@@ -93,9 +93,7 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     if ids is not None and abs(len(ids) - (len(ids) if output_tokens is None else output_tokens)) > 1:  # an end token
         raise ValueError(f"an answer with {len(ids)} token ids that counts {output_tokens} tokens")
     return Answer(
-        text=before + (content or ""),
-        before=len(before),
-        ids=None if ids is None else tuple(ids),
+        *(before + (content or ""), len(before), None if ids is None else tuple(ids)),
         finish="error" if choice.get("error") else _LENGTH.get(finish, finish),
         stop=stop if isinstance(stop, str) else "",
         prompt_tokens=_count(usage, "prompt_tokens") or None,  # 0 is not counted

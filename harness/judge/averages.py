@@ -71,8 +71,7 @@ def _mean(rows: Columns, values: Floats) -> tuple[float, float]:
     total, codes = float(rows.stands.sum()), rows.cluster
     mean = float((values * rows.stands).sum()) / total
     residual = (values - mean) * rows.stands
-    sums = residual if codes is None else np.bincount(codes, residual)
-    count = _sources(rows)
+    sums, count = residual if codes is None else np.bincount(codes, residual), _sources(rows)
     return mean, math.sqrt(count / max(count - 1, 1) * float(np.square(sums).sum())) / total
 
 

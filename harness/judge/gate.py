@@ -64,12 +64,7 @@ def judge(  # noqa: PLR0913 - what reports show passes through
     notes = [note for one in (*sides, *([base] if base else ())) for note in one.warnings]
     unheld = dict.fromkeys(note for one in rates.values() for note in unmatched_tolerances(one, rules))
     return Judgement(
-        verdict=verdict,
-        exit_code=int(codes.get(verdict, undecided)),
-        policy=rules.to_json(),
-        candidates=tuple(found),
-        baseline=comparisons.baseline,
-        control=control,
+        *(verdict, int(codes.get(verdict, undecided)), rules.to_json(), tuple(found), comparisons.baseline, control),
         warnings=(*unstable, *wrong, *comparisons.warnings, *notes, *unheld, *warnings),
         provenance=provenance or {},
     )

@@ -130,10 +130,7 @@ def build(  # noqa: PLR0913 - one keyword per column, all but three with a defau
         raise NotComparable(f"{name}: item {ids[int(look.argmin())]!r} has look {look.min()}: looks count from 1")
     own = Labels(np.arange(count, dtype=np.int32), ids)
     return Outcomes(
-        name=name,
-        items=ids,
-        score=_numbers(name, "score", scores, ids, 1.0),
-        fingerprint=prints,
+        *(name, ids, _numbers(name, "score", scores, ids, 1.0), prints),
         slice=_labels(name, "slice", slices, count),
         stratum=_labels(name, "stratum", strata, count),
         cluster=own if clusters is None else _labels(name, "cluster", clusters, count),

@@ -49,22 +49,13 @@ def plan_json(plan: Plan, rate: float | None = None) -> dict[str, Any]:
     variants = [baseline, *(["control"] if experiment.execution.control else []), *candidates]
     prompt, output = sum(row.prompt_tokens for row in plan.power), sum(row.output_tokens for row in plan.power)
     shares = {str(n): idle_share(plan.units, n, experiment.sampling.samples) for n in (2, 4, 8, 16, 32)}
-    return {
-        **plan.record(),
-        **slices_code.record(plan.items),
-        "variants": variants,
-        "missing": dict(plan.missing),
-        "prompt_tokens_per_variant": prompt,
-        "output_tokens_per_variant_at_most": output,
-        "tokens_at_most": (prompt + output) * len(variants),
-        "looks": experiment.execution.looks,
-        "idle_share": {count: round(share, 3) for count, share in shares.items()},
-        "notes": list(plan.notes),
-        "traces": asdict(plan.tracing),
-        "power": [asdict(row) for row in plan.power],
-        "routes": [asdict(one) | {"hours": _hours(plan, one.expected, rate, one.pool)} for one in _routes(plan)],
-        "tail_events": [asdict(row) for row in event_power(experiment, plan.items)],
-    }
+    found = {**plan.record(), **slices_code.record(plan.items), "variants": variants, "missing": dict(plan.missing)}
+    found |= {"prompt_tokens_per_variant": prompt, "output_tokens_per_variant_at_most": output}
+    found |= {"tokens_at_most": (prompt + output) * len(variants), "looks": experiment.execution.looks}
+    found |= {"idle_share": {count: round(share, 3) for count, share in shares.items()}, "notes": list(plan.notes)}
+    found |= {"traces": asdict(plan.tracing), "power": [asdict(row) for row in plan.power]}
+    routes = [asdict(one) | {"hours": _hours(plan, one.expected, rate, one.pool)} for one in _routes(plan)]
+    return found | {"routes": routes, "tail_events": [asdict(row) for row in event_power(experiment, plan.items)]}
 
 
 def print_plan(plan: Plan, console: Console, rate: float | None = None) -> None:

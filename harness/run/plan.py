@@ -217,8 +217,7 @@ def _served_notes(experiment: Experiment) -> list[str]:
         return []
     notes = [cross_engine_note(experiment)] if experiment.execution.cross_engine else []
     for name, engine in ((one.name, one.engine) for one in served):
-        where = f" at {engine.url}" if engine.url else ""
-        timed = ", streamed and timed" if engine.stream else ""
+        where, timed = f" at {engine.url}" if engine.url else "", ", streamed and timed" if engine.stream else ""
         notes.append(f"{name}: answers come from {engine.name}{where}, {engine.concurrency} at a time{timed}")
     if experiment.execution.divergence:
         notes.append("divergence is not measured: a server does not show the probabilities of every token")

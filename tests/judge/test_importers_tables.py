@@ -607,7 +607,7 @@ def test_another_question_or_right_answer_is_seen_under_the_names_of_other_tools
     assert compared(*paths(other=False)) == 0
 
 
-@pytest.mark.parametrize("name", ["modelName", "response.model", "served_model", "quant", "dtype"])
+@pytest.mark.parametrize("name", ["modelName", "completion.model", "served_model", "quant", "dtype"])
 def test_a_file_of_two_models_is_refused_whatever_the_column_is_called(tmp_path, name):
     """The baseline's rows among the candidate's halve its loss; a judge may be another model."""
     for column, problem in ((name, "holds results of several models"), ("judge_model", "")):
@@ -645,7 +645,12 @@ def test_several_metrics_of_an_item_have_no_mean(tmp_path):
 def test_a_thousand_keys_of_one_object_leave_room_for_those_of_others(tmp_path):
     """Probabilities by token are keys as well."""
     rows = [
-        {"item": at, "score": 1, "first": {f"t{at}_{k}": 0.5 for k in range(60)}, "a": {"b": {"model": f"m{at // 20}"}}}
+        {
+            "item": at,
+            "score": 1,
+            "first": {f"t{at}_{k}": 0.5 for k in range(60)},
+            "a": {"body": {"model": f"m{at // 20}"}},
+        }
         for at in range(40)
     ]
     with pytest.raises(UsageError, match="several models"):

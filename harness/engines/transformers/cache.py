@@ -293,8 +293,7 @@ class PrefixTreeCache(KVCachePool):
         return [found[at] for at in growing] if self.model.few_shapes else found
 
     def _compute(self, width: int, ids: Tensor, here: Tensor, filled: Tensor, chosen: Tensor, keys: Tensor) -> Tensor:
-        rows = len(ids)
-        columns = filled[:, None] + torch.arange(self._branches, device=self.model.device)
+        rows, columns = len(ids), filled[:, None] + torch.arange(self._branches, device=self.model.device)
         self._visible[:rows].scatter_(2, columns[:, :, None], True)  # noqa: FBT003  # a branch sees its own token
         self._positions[:rows].scatter_(1, columns, here)
         visible, places = self._visible[:rows, :, :width], self._positions[:rows, :width]

@@ -29,8 +29,7 @@ def quantized_cache(model: LanguageModel, spec: KVCache) -> tuple[Callable[[], A
     """Return what makes an empty cache, and what a trial with it showed. Raises ModelError, BackendMissing."""
     if model.path.state != "keys":
         raise ModelError("kv_cache: this model does not keep plain keys and values; leave kv_cache out")
-    ids = model.tensor([[(7919 * at + 1) % model.head.vocabulary for at in range(TRIAL + 1)]])
-    plain = DynamicCache()
+    ids, plain = model.tensor([[(7919 * at + 1) % model.head.vocabulary for at in range(TRIAL + 1)]]), DynamicCache()
     wanted = _step(model, ids, plain)
     sizes = {one.shape[-1] for layer in plain.layers for one in (layer.keys, layer.values)}
     group = math.gcd(spec.group_size, *sizes)
