@@ -29,13 +29,15 @@ FEWEST, LOOKED_AT, TRIED = 20, 50, 5
 FILLING = (
     r"an?|the|any|to|as|of|be|is|it(?:['\u2019]s)?|this|that|think|believe|say|see|find|show|contain|seem|appear|look|sound"
     r"|like|consider(?:ed)?|classif(?:y|ied)|call|determine|know|tell|sure|certain|whether|if|evidence|signs?|message"
-    r"|have|had|been|really|actually|likely|very|clearly|necessarily|um|als|ein(?:e[nmrs]?)?|une?|du|des?"
+    r"|(?:flag|mark|label|tag|treat|regard|deem|categori[sz]|qualif|count|describ|report)\w*|have|had|been|hint|trace"
+    r"|kinds?|sorts?|criteria|meets?|for|from|even|remotely|possibly|at all|in"
+    r"|really|actually|likely|very|clearly|necessarily|um|als|ein(?:e[nmrs]?)?|une?|du|des?"
 )
 """Words that stand between a negation and the label that it rejects, as in `does not appear to be spam`."""
 _QUOTES = r"(?:[^\S\n]|[*_\"'\u201c]){1,9}"
 REJECTING = (
     rf"\b(?:(?:not|\w+n['\u2019]t|non|neither|nor|never|cannot|hardly|(?<!not )unlikely|rather than|instead of"
-    rf"|no es|pas|nicht|kein(?:e[nmrs]?)?|no{_QUOTES}(?:evidence|signs?|indications?|reason))\b"
+    rf"|no es|pas|nicht|kein(?:e[nmrs]?)?|no{_QUOTES}(?:evidence|signs?|indications?|hints?|traces?|reason))\b"
     rf"(?:-|{_QUOTES})(?:(?:{FILLING})\b{_QUOTES}){{0,9}}|no\b{_QUOTES})"
 )
 """How an answer in English, or briefly in German, French or Spanish, begins to say which label does not hold."""

@@ -131,6 +131,7 @@ FORGED = {
     "a brace behind it in its tag": f"<tool_call>\n{A_CALL}}}\n</tool_call>",
     "words behind it in its tag": f"<tool_call>{A_CALL} the the</tool_call>",
     "signs behind it in its tag": f"<tool_call>{A_CALL}!!!!</tool_call>",
+    "a brace behind it, mistral": f"[TOOL_CALLS]set_alarm{A}}}",
     "a second call that is cut": f'{A_CALL}; {{"name": "start_timer", "argum',
     "a parameter twice": "<function=set_alarm><parameter=hour>9</parameter><parameter=hour>7</parameter>"
     "<parameter=label>tea</parameter></function>",

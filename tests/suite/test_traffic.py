@@ -344,6 +344,16 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
             ("allow", "block"),
             {"It should not have been allowed.": [0, 0], "block, not allowed": [0, 1], "It is allowed.": [1, 0]},
         ),
+        (
+            ("spam", "ham"),
+            {
+                "It should not be flagged as spam.": [0, 0],
+                "It does not qualify as spam.": [0, 0],
+                "It doesn't meet the criteria for spam.": [0, 0],
+                "There is no hint of spam in it.": [0, 0],
+                "I would flag it as spam.": [1, 0],
+            },
+        ),
         (("fraud", "legitimate"), {"It does not appear to be fraudulent.": [0, 0], "fraudulent": [1, 0]}),
         (
             ("low", "high"),

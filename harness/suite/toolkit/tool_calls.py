@@ -101,7 +101,7 @@ def _mistral(body: str, left: list[str]) -> Iterator[ToolCall]:
         arguments = _first_value(named[2]) or named[2]
         yield ToolCall(named[1], json_of(arguments))
         rest = named[2][len(arguments) :]
-    if rest is body or re.fullmatch(r"\w[\w.-]*", rest):  # no call, or the next one's name alone
+    if rest is body or re.match(r"\w[\w.-]*\Z|\s*[])}\"']", rest):  # no call, a name alone, a brace too many
         yield _UNREAD
     left.append(rest)
 
