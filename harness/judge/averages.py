@@ -112,11 +112,9 @@ def gone_wrong(compared: Sequence[Comparison], rules: Rules) -> list[str]:
         much = {who: one for who, one in same.items() if _gain_p(one, GONE_WRONG_GAIN) < GONE_WRONG_LEVEL}
         gains = [one.delta for one in same.values()]
         alike = len(gains) == len(usable) > 1 and max(gains) - min(gains) <= GONE_WRONG_SPREAD * min(gains)
-        surely = all(_gain_p(one, 0.0) < GONE_WRONG_LEVEL for one in same.values())
-        if alike and surely and not stratum:
+        if alike and not stratum and all(_gain_p(one, 0.0) < GONE_WRONG_LEVEL for one in same.values()):
             much = same
-        said_before = found and (stratum or not several)
-        if much and not said_before:
+        if much and not (found and (stratum or not several)):  # it was not said before
             who = "every candidate" if len(much) == len(usable) > 1 else f"the candidate {', '.join(much)}"
             where = f"in {'/'.join(filter(None, place))}" if name else "over all items"
             gained = [one.delta for one in much.values()]

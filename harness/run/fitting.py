@@ -57,8 +57,7 @@ def check_fit(
     if not memory:
         return
     longest = max((item.prompt_tokens + item.max_tokens for item in items), default=0)
-    several = "" if "," in device or device == "cpu" else "several GPUs (cuda:all), or "
-    problems = []
+    several, problems = "" if "," in device or device == "cpu" else "several GPUs (cuda:all), or ", []
     for variant in here:
         dtype = experiment.compute_dtype(variant)
         try:

@@ -100,8 +100,7 @@ def _slice(path: Path) -> SliceInfo:
     told = _read(path)
     files = {task["task"]: task for task in map(_read, sorted(path.parent.glob("*.yaml"))) if "task" in task}
     optional = tuple(told.get("optional", ()))
-    notes = tuple(_task(files[name], optional=name in optional) for name in (*told["tasks"], *optional))
-    axes = []
+    notes, axes = tuple(_task(files[name], optional=name in optional) for name in (*told["tasks"], *optional)), []
     for axis in dict.fromkeys(axis for note in notes for axis in note.levels):
         about = told.get("axes", {}).get(axis, {})
         levels = dict.fromkeys(level for note in notes for level in note.levels.get(axis, ()))

@@ -37,8 +37,8 @@ _SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evalu
 _MOST = _SCORED | dict.fromkeys(("judge", "grader"), 1)
 """How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
 _RESPONSE = re.compile(_COLUMNS["response"])
-_SORTED = 5  # items of the lowest and of the highest score in a table that is not sorted by chance
-_FIRST, _KEYS = 200, 1000  # rows in which it is looked for, and names of what is in objects
+# Rows in which it is looked for; names of what is in objects; items of the lowest and highest score in a sorted table
+_FIRST, _KEYS, _SORTED = 200, 1000, 5
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")  # types of parts that are no answer
 _DEEPEST = 9  # steps of a dotted name into the objects of a JSON line
 _SHOWN, _BRIEF = 200, 99  # characters of a cell in which a failure is looked for; of one that is not looked over first
@@ -125,9 +125,12 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     others = [one for one in known if one not in answering and known.count(one) == 1 and _STATE.search(one)]
     states, wanted = {one: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", one) for one in others}, [*answering, *others]
     items, *answers = _columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [_Column([])]
-    ids, found = _items(items, path), defaultdict[str, set[Said]](set)
-    labels = [cell.labels() for cell in answers]
-    filled = [sum(one.names[code] != "none" for code in one.codes) for one in labels[: len(answering)]]
+    ids, found, labels = _items(items, path), defaultdict[str, set[Said]](set), [cell.labels() for cell in answers]
+    empty = [np.array([name == "none" for name in one.names])[one.codes] for one in labels[: len(answering)]]
+    filled = [np.count_nonzero(~one) for one in empty]
+    varying = [one for one, known in zip(empty, labels, strict=False) if len(known.names) > 1]
+    bare = np.all([*varying, np.full(len(ids), bool(varying))], axis=0)  # rows without any answer
+    found |= {item: {("", False)} for item in itertools.compress(ids, bare)}
     for at, (column, one) in enumerate(zip(wanted, labels, strict=True)):
         if column in states:
             said = [_failure(column, f"{states[column]}: {cell[:_SHOWN]}") for cell in one.names]
@@ -138,8 +141,8 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
             if "none" in cells and len(filled) > 1:  # it may be in another column
                 nothing = json.dumps(["none"]) if several else f"({column}: none)"
                 said[cells.index("none")] = (nothing, False) if 2 * filled[at] > max(filled) else None
-        for item, code in zip(ids, one.codes, strict=True) if any(said) else ():
-            if told := said[code]:
+        for item, code, no in zip(ids, one.codes, bare, strict=True) if any(said) else ():
+            if (told := said[code]) and (column in states or not no):
                 found[item].add(told)
     return found
 
@@ -239,9 +242,10 @@ def _leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Give what is in an object, or in a list of them, by dotted names; of messages, those of the last one's role."""
     told = unwritten(told) if isinstance(told, str) and _RESPONSE.match(told) else told
     if isinstance(told, list) and told and all(isinstance(one, dict) for one in told):
-        calls = [one for one in told if "tool" in str(one.get("type"))]
-        rest = [one for one in told if one not in calls and one.get("type") not in _THOUGHTS]
-        told = rest or [{"type": "text", "text": f"calls {calls}" if calls else ""}]
+        rest = [one for one in told if one.get("type") not in _THOUGHTS and "tool" not in str(one.get("type"))]
+        told = rest or [
+            {"type": "text", "text": f"calls {told}" if "tool" in str([one.get("type") for one in told]) else ""}
+        ]
         role = next((one for key in ("role", "from", "type") if isinstance(one := told[-1].get(key), str)), "")
         parts, name = [one for one in told if not role or role in one.values()], f"{name}.{role}".rstrip(".")
         parts = [one for one in parts if one.get("content") or not one.get("tool_calls")] or parts
