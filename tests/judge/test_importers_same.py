@@ -660,7 +660,7 @@ TWICE = {  # what a model answers, beside the latency of a call, and whether two
     "long texts": (lambda who, at: {"response": f"{who} {at} " * 40}, False),
     "losses": (lambda who, at: {"loss": -_likelihood(who, at)}, False),
     "marks": (lambda who, at: {"score": 0.5 + (at + (who == "base") * (at % 7 == 0)) % 39 / 80}, True),
-    "grades": (lambda who, at: {"score": 0.5 + at % 300 / 600 + _likelihood(who, at) / 1e4}, False),
+    "grades": (lambda who, at: {"score": 0.5 + at * 7 % 300 / 600 + _likelihood(who, at) / 1e4}, False),
 }
 
 
