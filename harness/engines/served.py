@@ -106,8 +106,7 @@ class ServedEngine(EngineBase):
         """Yield the responses once all are there. Raises Incomplete, NotComparable (not what was probed), NonFinite."""
         if not self._heeds:
             note = self._run(server_probe.check_temperature(self._client, self._form, self._encoder, settings))
-            self._spent.notes += [note] if note else []
-            self._heeds = True
+            self._heeds, self._spent.notes[:] = True, [*self._spent.notes, *filter(None, [note])]
         asked: list[Coroutine[Any, Any, Response]] = []
         for item in items:
             if item.kind == "choice":

@@ -22,7 +22,7 @@ CANARY = "The old lighthouse keeper opened the letter, and"  # has many likely c
 CANARY_TOKENS = 16  # tokens of its continuation that are looked at
 CANARY_TRIES = 3  # how often it is asked again, if the server has an error instead
 TEMPERATURE_TRIES, FIRSTS = 6, 3  # how often it is asked, and of how many first tokens answers are not greedy
-DRAWN = 0.5  # SmolLM2 gives six different ones at this temperature
+DRAWN = 0.5  # a temperature from which on six equal answers are odd
 FEW = 0.75  # SmolLM2's answers, cut anywhere, are read back as this share of their tokens and two, or more
 TOLERANCE = 0.1
 """Most that a token's log-probability may differ on average between answering and reading: sums in bfloat16 differ."""

@@ -5,13 +5,18 @@ A key given twice is an error, because JSON readers disagree about which of the 
 
 import ast
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harness.errors import NotComparable, UsageError
 from harness.suite.toolkit.scoring_json import unique
+
+# How a text begins that holds a whole response; types of parts that are no answer; steps of a dotted name.
+RESPONSE = re.compile(Path(__file__).with_name("response.txt").read_text("utf-8").strip())
+_THOUGHTS, _DEEPEST = ("thinking", "redacted_thinking", "reasoning"), 9
 
 
 def parsed(text: str | bytes, where: str) -> Any:
@@ -23,6 +28,25 @@ def parsed(text: str | bytes, where: str) -> Any:
     except ValueError as error:
         known = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
         raise NotComparable(f"{where} is not JSON ({error})" if known else f"{where}: bad JSON: {error}") from error
+
+
+def leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Give what is in an object, or in a list of them, by dotted names; of messages, those of the last one's role."""
+    told = unwritten(told) if isinstance(told, str) and RESPONSE.match(told) else told
+    if isinstance(told, list) and told and all(isinstance(one, dict) for one in told):
+        kinds = [str(one.get("type")) for one in told]
+        rest = [one for one, kind in zip(told, kinds, strict=True) if kind not in _THOUGHTS and "tool" not in kind]
+        told = rest or [{"type": "text", "text": f"calls {told}" if "tool" in str(kinds) else ""}]
+        role = next((one for key in ("role", "from", "type") if isinstance(one := told[-1].get(key), str)), "")
+        parts, name = [one for one in told if not role or role in one.values()], f"{name}.{role}".rstrip(".")
+        parts = [one for one in parts if one.get("content") or not one.get("tool_calls")] or parts
+        keys = dict.fromkeys(key for one in parts for key in one)
+        told = {key: own if len(own := [one[key] for one in parts if key in one]) > 1 else own[0] for key in keys}
+    if isinstance(told, dict) and name.count(".") < _DEEPEST:
+        for key, one in told.items():
+            yield from leaves(one, f"{name}.{key}".lstrip("."))
+    else:
+        yield name, told
 
 
 def unwritten(text: str) -> Any:

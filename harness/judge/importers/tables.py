@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
-from harness.judge.importers.json_text import json_objects, not_utf8, unwritten
+from harness.judge.importers.json_text import RESPONSE, json_objects, leaves, not_utf8
 from harness.judge.importers.rows import ImportOptions, Rows, as_item, as_level, as_score, check_one_model, dig
 from harness.judge.outages import CERTAIN
 from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
@@ -36,11 +36,8 @@ _HOW = f"{Path(__file__).with_name('how_asked.txt').read_text('utf-8')}|{_MADE.p
 _SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evaluator"), 1)
 _MOST = _SCORED | dict.fromkeys(("judge", "grader"), 1)
 """How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
-_RESPONSE = re.compile(_COLUMNS["response"])
-# Rows in which it is looked for; names of what is in objects; items of the lowest and highest score in a sorted table
+# Rows in which a response is looked for; names of what is in objects; items of the lowest and highest score if sorted
 _FIRST, _KEYS, _SORTED = 200, 1000, 5
-_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")  # types of parts that are no answer
-_DEEPEST = 9  # steps of a dotted name into the objects of a JSON line
 _SHOWN, _BRIEF = 200, 99  # characters of a cell in which a failure is looked for; of one that is not looked over first
 _BLOCK = 1 << 23  # bytes of a CSV that are parsed at a time; a file with a longer row is parsed as a whole
 
@@ -204,7 +201,7 @@ def _state(path: Path) -> tuple[Path, int, int]:
 @functools.lru_cache(16)
 def _keys(path: Path, *_: int) -> tuple[str, ...]:
     """Return the keys of all JSON lines, a thousand, outer ones first: a fault's may come late, tokens may be keys."""
-    known = dict.fromkeys(key for row in json_objects(path) for key in (*row, *dict(_leaves(row))))
+    known = dict.fromkeys(key for row in json_objects(path) for key in (*row, *dict(leaves(row))))
     return tuple(_first(known))
 
 
@@ -226,36 +223,16 @@ def _inner(path: Path, *_: int) -> dict[str, _Column]:
         own, *rows = itertools.islice(_csv_rows(path), _FIRST + 1)
         first = [*map(list, zip(*rows, strict=True))]
     objects = (
-        any(isinstance(one[0], dict) if one and isinstance(one, list) else _RESPONSE.match(str(one)) for one in cells)
+        any(isinstance(one[0], dict) if one and isinstance(one, list) else RESPONSE.match(str(one)) for one in cells)
         for cells in first
     )
     names = [one for one, holds in zip(own, objects, strict=False) if holds and own.count(one) == 1]
     found = dict[str, _Column]()
     for name, column in zip(names, _arrow(path, names), strict=True):
-        told = [dict(_leaves(cell, name)) for cell in column.values]
+        told = [dict(leaves(cell, name)) for cell in column.values]
         keys = _first(key for key in dict.fromkeys(key for one in told for key in one) if key not in own)
         found |= {key: _Column([one.get(key) for one in told], column.codes) for key in keys}
     return found
-
-
-def _leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Give what is in an object, or in a list of them, by dotted names; of messages, those of the last one's role."""
-    told = unwritten(told) if isinstance(told, str) and _RESPONSE.match(told) else told
-    if isinstance(told, list) and told and all(isinstance(one, dict) for one in told):
-        rest = [one for one in told if one.get("type") not in _THOUGHTS and "tool" not in str(one.get("type"))]
-        told = rest or [
-            {"type": "text", "text": f"calls {told}" if "tool" in str([one.get("type") for one in told]) else ""}
-        ]
-        role = next((one for key in ("role", "from", "type") if isinstance(one := told[-1].get(key), str)), "")
-        parts, name = [one for one in told if not role or role in one.values()], f"{name}.{role}".rstrip(".")
-        parts = [one for one in parts if one.get("content") or not one.get("tool_calls")] or parts
-        keys = dict.fromkeys(key for one in parts for key in one)
-        told = {key: own if len(own := [one[key] for one in parts if key in one]) > 1 else own[0] for key in keys}
-    if isinstance(told, dict) and name.count(".") < _DEEPEST:
-        for key, one in told.items():
-            yield from _leaves(one, f"{name}.{key}".lstrip("."))
-    else:
-        yield name, told
 
 
 def _items(column: _Column, path: Path) -> list[str]:
@@ -268,7 +245,7 @@ def _items(column: _Column, path: Path) -> list[str]:
 def _columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) -> list[_Column]:
     """Read columns. optional: those that a JSON line may lack."""
     if path.suffix.lower() in JSON_LINES:
-        lines, absent = [(at, dict(_leaves(row)) | row) for at, row in enumerate(json_objects(path), 1)], {*optional}
+        lines, absent = [(at, dict(leaves(row)) | row) for at, row in enumerate(json_objects(path), 1)], {*optional}
         return [
             _Column([row.get(one) if one in absent else dig(row, one, f"{path}: line {at}") for at, row in lines])
             for one in wanted
