@@ -213,15 +213,13 @@ class ServedEngine(EngineBase):
         reply = await self._client.post(self._form.path, request, ITS_OWN, math.inf)
         if reply.status != OK:
             return await self._refused(item, 0, reply, len(begin))
-        self._checked(item, 0, reply, len(tokens))
+        self._checked(item, 0, reply, len(tokens), "")
         return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)[:2]
 
     def _offered(self, item: Item) -> list[dict[str, Any]]:
         return list(json.loads(item.doc.get("tool_schemas") or "[]")) if self._target.tools else []
 
-    def _checked(
-        self, item: Item, sample: int, reply: Reply, count: int, cache: str = "", *, tools: int = 0
-    ) -> wire.Answer:
+    def _checked(self, item: Item, sample: int, reply: Reply, count: int, cache: str, *, tools: int = 0) -> wire.Answer:
         """Read an answer, count and log it. Raises NotComparable if it is not to the prompt, or from another build."""
         try:
             answer = wire.parse_answer(reply.data)

@@ -147,9 +147,8 @@ def _compare_one(
         return Comparison(side.name, refused=str(error))
     columns = _columns(base, side, pairs, until)
     rows = [columns.of(at, at) for at in range(len(base.places))]
-    strata = tuple(
-        _stratum(base, rows[at], at, int(unmatched[at]), blind=one in blind) for at, one in enumerate(base.places)
-    )
+    every = enumerate(base.places)
+    strata = tuple(_stratum(base, rows[at], at, int(unmatched[at]), blind=one in blind) for at, one in every)
     weights = [stands(own, one.layers) for own, one in zip(rows, strata, strict=True)]
     columns = replace(columns, stands=np.concatenate(weights))
     worse, better = averages.triage(strata)

@@ -85,10 +85,7 @@ def _skipped(request: Request, ending: str = "") -> list[str] | None:
     Modules with bits of their own are left alone at first, and quantized when the others are. ending: of all names.
     """
     own, mixed = request.options.skip_modules or (), request.options.module_bits or ()
-    names = [
-        *(f"{name}{ending}" for name in ("lm_head", *own)),
-        *(fnmatch.translate(f"{one}{ending}") for one in mixed),
-    ]
+    names = [*(f"{one}{ending}" for one in ("lm_head", *own)), *(fnmatch.translate(f"{one}{ending}") for one in mixed)]
     return names if own or mixed else None
 
 

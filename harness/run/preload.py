@@ -9,13 +9,8 @@ import importlib
 import os
 from collections.abc import Iterator
 
-_MODULES = ["harness.models.loading", "harness.models.methods", "harness.engines.transformers.engine"]
-_MODULES += [
-    "harness.run.worker",
-    "transformers.modeling_utils",
-    "transformers.models.auto.modeling_auto",
-    "bitsandbytes",
-]
+_LATE = ["harness.models.loading", "harness.models.methods", "harness.engines.transformers.engine"]
+_LATE += ["harness.run.worker", "transformers.modeling_utils", "transformers.models.auto.modeling_auto", "bitsandbytes"]
 
 
 @contextlib.contextmanager
@@ -34,6 +29,6 @@ def _silence() -> Iterator[None]:
 
 
 with _silence():
-    for _name in _MODULES:
+    for _name in _LATE:
         with contextlib.suppress(ImportError, OSError, RuntimeError):
             importlib.import_module(_name)

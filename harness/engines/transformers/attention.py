@@ -107,7 +107,7 @@ def flash_by_length(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, 
 
 
 def split_over_keys(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None, splits: int
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, splits: int
 ) -> Tensor:
     """Attend to each part of the keys apart as if they were heads, and merge by the sums of their exponentials."""
     rows, heads, tokens, size = query.shape
@@ -118,10 +118,10 @@ def split_over_keys(
     asked = query.reshape(rows * heads, 1, tokens, size).expand(-1, splits, -1, -1)
     if query.device.type == "cpu":
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001  # returns the sums
-        out, sums = attend(asked, *parts, attn_mask=added, scale=scaling)[:2]
+        out, sums = attend(asked, *parts, attn_mask=added, scale=scale)[:2]
     else:
         attend = torch.ops.aten._scaled_dot_product_efficient_attention  # noqa: SLF001
-        out, sums = attend(asked, *parts, added, compute_log_sumexp=True, scale=scaling)[:2]
+        out, sums = attend(asked, *parts, added, compute_log_sumexp=True, scale=scale)[:2]
     share = sums[..., :tokens].softmax(dim=1)
     merged: Tensor = (out.float() * share[..., None]).sum(dim=1)
     return merged.to(query.dtype).reshape(rows, heads, tokens, -1)

@@ -242,10 +242,8 @@ class _Tree:
 class PrefixTreeCache(KVCachePool):
     """A cache for texts of up to `capacity` tokens, all answers included, each with up to `branches` answers."""
 
-    def __init__(
-        self, model: LanguageModel, rows: int, branches: int, capacity: int, finish: Finish | None = None
-    ) -> None:
-        super().__init__(model, rows, capacity, finish)
+    def __init__(self, model: LanguageModel, rows: int, branches: int, size: int, finish: Finish | None = None) -> None:
+        super().__init__(model, rows, size, finish)
         self._branches = branches
         self._visible = torch.zeros((rows, branches, self.capacity), dtype=torch.bool, device=model.device)
         self._positions = torch.zeros((rows, self.capacity), dtype=torch.long, device=model.device)

@@ -58,7 +58,7 @@ class ImportOptions:
 
 
 def per_task(
-    given: str | Sequence[str] | None, tasks: Mapping[str, Sequence[str]], what: str, source: str
+    given: str | Sequence[str] | None, tasks: Mapping[str, Sequence[str]], what: str, at: str
 ) -> dict[str, str]:
     """Choose a metric, scorer or filter for each task.
 
@@ -71,11 +71,11 @@ def per_task(
         glob, equals, name = one.rpartition("=")
         matched = [task for task in tasks if not equals or fnmatchcase(task, glob)]
         if not matched:
-            raise UsageError(f"{source}: --{what} {one}: there is no task {glob!r}; there are: {', '.join(tasks)}")
+            raise UsageError(f"{at}: --{what} {one}: there is no task {glob!r}; there are: {', '.join(tasks)}")
         having = [task for task in matched if name in tasks[task]]
         if not having or (equals and len(having) < len(matched)):
             known = sorted(dict.fromkeys(one for task in matched for one in tasks[task]), key="none".__eq__)
-            raise UsageError(f"{source}: there is no {what} {name!r}; there are: {', '.join(known) or 'none'}")
+            raise UsageError(f"{at}: there is no {what} {name!r}; there are: {', '.join(known) or 'none'}")
         for task in having:
             chosen[task] = name if equals else chosen.get(task, name)
     return chosen

@@ -51,9 +51,7 @@ def toothless(setup: str, tests: Sequence[str], language: str) -> str:
         return "the tests do not see what an answer prints, and process.exit(0) is no success: compare what it returns"
     expected = {*re.findall(r"\w+", " ".join(_RE["expected"].findall(whole)))}
     if language == "python" and (errors := [one for one in _free(whole)[0] if one in expected]):
-        return (
-            f"the tests expect {errors[0]}, a class of the answer's own, which stays with it: expect the one it extends"
-        )
+        return f"the tests expect {errors[0]}, a class of the answer's own, which stays there: expect what it extends"
     if language == "python":
         nodes = [*ast.parse(setup).body, *ast.parse("\n".join(tests)).body]
         kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
