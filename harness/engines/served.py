@@ -54,6 +54,7 @@ class ServedEngine(EngineBase):
         self._fresh = secrets.randbits(31)  # of no other engine's, so that a gateway that remembers answers gives none
         self._requests = None if target.requests is None else Appender(target.requests)
         self._timer: StreamTimer | None = None
+        self._closes = False  # whether an answer closed a thought that the template had opened
         self._heeds = target.requests is None  # the temperature: a run looks whether it does, no `verify`
         try:
             self._run(self._look(client, encoder, target))
@@ -117,7 +118,14 @@ class ServedEngine(EngineBase):
         now = self._run(server_probe.canary(self._client, self._form, self._encoder)) if before else []
         if replaced(before, now):
             raise NotComparable(f"what its server gives for one and the same prompt changed during the run: {REPLACED}")
-        yield from given
+        opens, free = self._encoder.opens, {item.id for item in items if not self._offered(item)}
+        texts = [(one, split(one.text)[1]) for one in given if isinstance(one, Generation) and one.item_id in free]
+        self._closes = self._closes or any(
+            thought and not one.text.startswith((opens, "<think>\n")) for one, thought in texts
+        )
+        # Where answers close what the template opened, one without the mark that ended of itself is a thought, too.
+        unclosed = {id(one) for one, thought in texts if self._closes and one.finish == "eos" and not thought}
+        yield from (replace(one, text=f"{opens}\n{one.text}") if id(one) in unclosed else one for one in given)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)

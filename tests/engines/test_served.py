@@ -169,14 +169,16 @@ def test_chat_sends_messages_and_keeps_reasoning() -> None:
 
 
 def test_a_thought_that_the_template_opened_and_the_limit_cut_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server without a reasoning parser sends what follows the mark; an answer that ended without one is one."""
+    """A server without a reasoning parser sends what follows the mark; once one closes it, all have to."""
     monkeypatch.setattr(type(tiny.tokenizer()), "apply_chat_template", lambda *_, **__: "Well?\n<think>\n")
     items, known = texts(3), Answers()
     for at, (prompt, text) in enumerate([(PROBE, "so"), *zip((one.prompt for one in items), SAID, strict=True)]):
         known.by_ids[prompt] = {"text": text, "ids": [5] * (9 if at == 1 else 4), "count": 4}
     with served(known, "no_usage") as stub, engine(stub, chat=True) as made:
+        (alone,) = made.answer(items[2:], GREEDY)
         found = [(split(one.text), one.finish) for one in made.answer(items, GREEDY)]
-    assert found == [(("", "<think>\nIt is 30, "), "length"), (("30", "It is\n</think>"), "eos"), (("30", ""), "eos")]
+    assert alone.text == "30"
+    assert found == [(("", "<think>\nIt is 30, "), "length"), (("30", "It is\n</think>"), "eos"), (("", "<think>\n30"), "eos")]
 
 
 def test_a_server_that_thinks_in_hiding_is_noted_and_has_no_limit_of_its_own() -> None:
