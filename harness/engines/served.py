@@ -6,7 +6,7 @@ import json
 import math
 import secrets
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from harness.suite.toolkit.tool_calls import with_api_calls
 
 # Why an answer may end; with anything else (``abort``, ``error``, a time limit of the server) it is none.
 FINISHED = frozenset({"stop", "length", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"})
+_HIDES = "its server thinks without showing it"
 REPLACED = "its model or program was replaced; run against one that stays, with another --output"
 
 
@@ -118,13 +119,17 @@ class ServedEngine(EngineBase):
         now = self._run(server_probe.canary(self._client, self._form, self._encoder)) if before else []
         if replaced(before, now):
             raise NotComparable(f"what its server gives for one and the same prompt changed during the run: {REPLACED}")
-        opens, free = self._encoder.opens, {item.id for item in items if not self._offered(item)}
-        texts = [(one, split(one.text)[1]) for one in given if isinstance(one, Generation) and one.item_id in free]
-        self._closes = self._closes or any(
-            thought and not one.text.startswith((opens, "<think>\n")) for one, thought in texts
-        )
-        # Where answers close what the template opened, one without the mark that ended of itself is a thought, too.
-        unclosed = {id(one) for one, thought in texts if self._closes and one.finish == "eos" and not thought}
+        yield from self._with_thoughts(given, {item.id for item in items if self._offered(item)})
+
+    def _with_thoughts(self, given: Sequence[Response], offered: Collection[str]) -> Iterator[Response]:
+        """Make those answers thoughts that do not close what the template opened: where others do, or that were cut."""
+        opens = "" if _HIDES in self._spent.notes else self._encoder.opens
+        texts = [(one, split(one.text)[1]) for one in given if isinstance(one, Generation)] if opens else []
+        closing = any(thought and not one.text.startswith((opens, "<think>\n")) for one, thought in texts)
+        self._closes = self._closes or closing
+        read = self._closes or self._offset == 0  # the server's template opens the thought as well
+        bare = [one for one, thought in texts if not thought and (read if one.finish != "eos" else self._closes)]
+        unclosed = {id(one) for one in bare if one.finish != "eos" or one.item_id not in offered}
         yield from (replace(one, text=f"{opens}\n{one.text}") if id(one) in unclosed else one for one in given)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -146,8 +151,6 @@ class ServedEngine(EngineBase):
         whole, thought = answer.text, answer.text[: answer.before]  # stop texts are looked for in the answer alone
         text = thought + cut_at_stops(whole[len(thought) :], item.stop)
         stopped = bool(answer.stop) or text != whole
-        if self._encoder.opens and not split(text)[1] and (stopped or answer.finish == "length"):
-            text = f"{self._encoder.opens}\n{text}"  # a thought that was cut
         if self._offered(item):
             whole = text = with_api_calls(text, answer.calls, said=split(text, prompt=item.prompt)[0])
             count = answer.prompt_tokens or count
@@ -178,10 +181,9 @@ class ServedEngine(EngineBase):
         if self._timer is not None:
             await self._time_again(item, sample, body, salt)
         written, most = server_probe.written(answer, item.max_tokens, self._encoder), item.max_tokens
-        hidden = answer.reasoning_tokens or 0  # tokens of a thought, which some count apart from those of the answer
-        if hidden and not answer.before and (said := "its server thinks without showing it") not in self._spent.notes:
-            self._spent.notes.append(said)
-        early = answer.finish == "length" and written + hidden < most - 1
+        if answer.reasoning_tokens and not answer.before and _HIDES not in self._spent.notes:
+            self._spent.notes.append(_HIDES)
+        early = answer.finish == "length" and written + answer.apart < most - 1
         if written > most or (early and not answer.truncated):
             why = "it has a limit of its own" if early else f"it ignores {form.limit_name}"
             said = f"{item.id}: the server wrote {written} tokens where {most} were allowed: {why}"

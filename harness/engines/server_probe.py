@@ -136,8 +136,10 @@ async def check_temperature(client: Client, form: RequestForm, encoder: PromptEn
         body = form.body(content, CANARY_TOKENS, settings, secrets.randbits(31))
         reply = await client.post(form.path, body)
         with contextlib.suppress(ValueError):  # of no shape of an answer, as an error
-            texts.add(parse_answer(reply.data).text)
-    if settings.temperature >= DRAWN and len(texts) == 1 and any(texts):
+            texts.add(parse_answer(reply.data).text.removeprefix("<think>\n"))
+    if not any(texts):
+        return "whether its server heeds the temperature is not known: it shows nothing of a short answer"
+    if settings.temperature >= DRAWN and len(texts) == 1:
         said = f"{TEMPERATURE_TRIES} times the same to one question at temperature {settings.temperature:g}"
         return f"its server answered {said}: it may not heed it, or remember answers"
     firsts = {tuple(encoder.encode(one)[:1]) for one in texts}

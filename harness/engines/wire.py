@@ -68,6 +68,7 @@ class Answer:
     truncated: bool  # whether the server says that it cut the prompt or ran out of context
     cached_tokens: int | None  # tokens of the prompt that the server remembered, if it says so
     reasoning_tokens: int | None
+    apart: int  # tokens of a thought that `output_tokens` does not hold
     calls: tuple[dict[str, str], ...] = ()  # tool calls that the server found, each with ``name`` and ``arguments``
 
 
@@ -89,6 +90,7 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
     ids, stop = choice.get("token_ids"), choice.get("stop_reason")
     if ids is not None and not (isinstance(ids, list) and all(type(one) is int and one >= 0 for one in ids)):
         raise ValueError(f"an answer whose tokens are no token ids: {ids!r:.80}")
+    thinking = _count(_mapping(usage, "completion_tokens_details"), "reasoning_tokens")
     output_tokens, finish = _count(usage, "completion_tokens"), str(choice.get("finish_reason") or "").lower()
     if ids is not None and abs(len(ids) - (len(ids) if output_tokens is None else output_tokens)) > 1:  # an end token
         raise ValueError(f"an answer with {len(ids)} token ids that counts {output_tokens} tokens")
@@ -104,9 +106,16 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
         truncated=bool(data.get("truncated") or choice.get("truncated"))
         or choice.get("finish_reason") == "model_length",
         cached_tokens=_count(_mapping(usage, "prompt_tokens_details"), "cached_tokens"),
-        reasoning_tokens=_count(_mapping(usage, "completion_tokens_details"), "reasoning_tokens"),
+        reasoning_tokens=thinking,
+        apart=_apart(thinking or 0, output_tokens or 0, usage),
         calls=calls,
     )
+
+
+def _apart(thinking: int, written: int, usage: Mapping[str, Any]) -> int:
+    """Tokens of a thought that a server counts beside those of the answer (xAI, Gemini), and not among them."""
+    total, prompt = _count(usage, "total_tokens") or 0, _count(usage, "prompt_tokens") or 0
+    return thinking if thinking > written or total == prompt + written + thinking else 0
 
 
 def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:

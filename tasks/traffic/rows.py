@@ -44,12 +44,17 @@ REJECTING = (
 DENIED = r"[*_\"']{0,3}\s?[:?=][\s*_\"']{0,4}(?:no|false|nein|non)\b(?=[*_\"'\s]{0,4}(?:[.,;!}\n](?!\s?\d)|\Z))"
 """How it says so behind the label: `Spam: no`."""
 GIVES_UP = (
-    r"(?i)\bno (?:(?:further|more|additional|relevant|specific|clear|sufficient|enough|such|prior|definite|explicit) )?"
-    r"(?:(?:idea|clue|doubt|comment)\b|(?:way|means) (?:to|of)\b|(?:info(?:rmation)?|context|data|details?|answers?"
+    r"(?i)\byes[,.!]? (?:(?:sure|of course|absolutely|certainly)[,.!]? )?(?=(?:I can (?:help|assist)|how (?:can|may) I"
+    r"|I(?:['\u2019](?:d|ll|m)| would| am| will) (?:be )?(?:happy|glad|here) to|what would you like"
+    r"|please (?:provide|share|send|paste))\b)"
+    r"|\bno (?:lo s\u00e9|s\u00e9|puedo (?:ayudar|responder|determinar)|hay (?:suficiente )?informaci\u00f3n)\b"
+    r"|\bno (?:(?:further|more|additional|relevant|specific|clear|sufficient|enough|such|prior|definite|explicit) )?"
+    r"(?:(?:idea|clue|doubt|comment|opinion|preference)\b|(?:way|means) (?:to|of)\b"
+    r"|(?:info(?:rmation)?|context|data|details?|answers?"
     r"|text|message|question|passage|ticket|input|document|article)(?= (?:(?:was|were|is|are|has been|to) )?"
     r"(?:provided|given|attached|available|here|about|on|regarding|judge)\b))"
 )
-"""Where `no` is not the label: the answer gives up, or says something else."""
+"""Where `no` or `yes` is not the label: the answer gives up, offers help, or says something else."""
 LABELLED, SHARE = 10, 50
 """Lines, and one in how many of the file's, that a target is right for to be a label beside answers of other kinds."""
 SHORT = 3
@@ -149,7 +154,7 @@ def _without_rejected(text: str, labels: list[str]) -> str:
     Where a label is `A`, the article is none.
     """
     text = re.sub(r"\ba (?=[a-z])", "", text) if "A" in labels else text
-    text = re.sub(GIVES_UP, " ", text) if "no" in map(str.casefold, labels) else text
+    text = re.sub(GIVES_UP, " ", text) if {"no", "yes"} & {*map(str.casefold, labels)} else text
     negative = r"(?i)(?:not|non|no|pas|nicht|kein(?:e[nmrs]?)?)\b(.*)"
     contrary = {plain(told[1]): one for one in labels if (told := re.match(negative, one))}
     kept = {*contrary.values(), *(one for one in labels if re.match(f"(?i){REJECTING}", one))}

@@ -178,7 +178,11 @@ def test_a_thought_that_the_template_opened_and_the_limit_cut_is_no_answer(monke
         (alone,) = made.answer(items[2:], GREEDY)
         found = [(split(one.text), one.finish) for one in made.answer(items, GREEDY)]
     assert alone.text == "30"
-    assert found == [(("", "<think>\nIt is 30, "), "length"), (("30", "It is\n</think>"), "eos"), (("", "<think>\n30"), "eos")]
+    assert found == [
+        (("", "<think>\nIt is 30, "), "length"),
+        (("30", "It is\n</think>"), "eos"),
+        (("", "<think>\n30"), "eos"),
+    ]
 
 
 def test_a_server_that_thinks_in_hiding_is_noted_and_has_no_limit_of_its_own() -> None:
@@ -194,6 +198,23 @@ def test_a_server_that_thinks_in_hiding_is_noted_and_has_no_limit_of_its_own() -
         stub.spoil = hides
         assert [one.finish for one in made.answer(items, GREEDY)] == ["length"] * 2
         assert made.usage().notes == ["its server thinks without showing it"]
+
+
+@pytest.mark.parametrize(("thought", "total"), [(4, 10), (4, None), (0, 10)])
+def test_a_limit_of_its_own_is_seen_where_the_answer_is_thought(thought: int, total: int | None) -> None:
+    """OpenAI and vLLM count a thought among the answer's tokens: it makes an answer that was cut early no longer."""
+
+    def clamped(data: dict[str, Any]) -> dict[str, Any]:
+        data["choices"][0] |= {"text": "a b c d", "finish_reason": "length"}
+        told = {"completion_tokens": 4, "completion_tokens_details": {"reasoning_tokens": thought}}
+        data["usage"] |= told | ({} if total is None else {"total_tokens": data["usage"]["prompt_tokens"] + 4})
+        return data
+
+    items = texts(1)
+    with served(answers(items), "unknown_fields") as stub, engine(stub) as made:
+        stub.spoil = clamped
+        with pytest.raises(NotComparable, match="wrote 4 tokens where 8 were allowed: it has a limit of its own"):
+            list(made.answer(items, GREEDY))
 
 
 def test_stop_texts_do_not_end_a_thought_in_its_own_field() -> None:
@@ -357,6 +378,10 @@ def test_a_server_that_draws_its_answers_at_temperature_0_is_refused(tmp_path: P
         data["choices"][0]["text"] = f"{'AB'[next(number) % 2]} {next(number)}"
         return data
 
+    def thinking(data: dict[str, Any], said: str) -> dict[str, Any]:
+        data["choices"][0]["message"] = {"role": "assistant", "reasoning_content": said, "content": None}
+        return data
+
     log = tmp_path / "requests.log"
     with served(answers(items)) as stub, engine(stub, requests=log) as made:
         stub.spoil = rounded  # two that begin the sentence are as likely: by rounding
@@ -367,6 +392,13 @@ def test_a_server_that_draws_its_answers_at_temperature_0_is_refused(tmp_path: P
             list(made.answer(items, GREEDY))
         assert len(list(made.answer(items, Settings(temperature=0.7)))) == 2  # that was asked for
         assert not made.usage().notes
+    with served(answers(items), "thinks") as stub, engine(stub, requests=log, chat=True) as made:
+        stub.spoil = lambda data: thinking(data, f"{chr(65 + next(number) % 26)} think")
+        with pytest.raises(NotComparable, match=r"gives 6 different answers to one question at temperature 0"):
+            list(made.answer(items, GREEDY))
+        stub.spoil = lambda data: thinking(data, "")
+        list(made.answer(items, GREEDY))
+        assert "shows nothing of a short answer" in " ".join(made.usage().notes)
     with served(answers(items)) as stub, engine(stub, requests=log) as made:
         list(made.answer(items, Settings(temperature=0.7)))
         assert "6 times the same to one question at temperature 0.7" in " ".join(made.usage().notes)

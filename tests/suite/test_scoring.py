@@ -137,6 +137,9 @@ def test_announced_number_wins():
         assert scoring.near_number(said, "18") == 1.0
         assert scoring.near_number(said, "3") == 0.0
     assert scoring.near_number("first 3, then 18", "18") == 1.0
+    assert [
+        scoring.near_number(f"I rate it {one} 5 stars.", "4") for one in ("4 out of", "**4** out of a possible")
+    ] == [1, 1]
     for said in ("Answer: - 18", "The answer is minus 18", "So x equals minus 18."):
         assert (scoring.near_number(said, "-18"), scoring.near_number(said, "18")) == (1.0, 0.0), said
 

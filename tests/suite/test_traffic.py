@@ -334,7 +334,15 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
         (("no", "yes"), {"I do not know.": [0, 0], "No.": [1, 0], "The eyes": [0, 0], "yes!": [0, 1]}),
         (
             ("no", "yes"),
-            {key: [0, 0] for key in ["I have no idea.", "There is no information about it.", "no way to know"]}
+            dict.fromkeys(["I have no idea.", "There is no information about it.", "No lo s\u00e9."], [0, 0])
+            | dict.fromkeys(
+                ["Yes, I can help you with that! Please send it.", "Yes. What would you like to know?"], [0, 0]
+            )
+            | {
+                "Yes, I can help you. The answer: Yes.": [0, 1],
+                "Yes, he can help you.": [0, 1],
+                "no way to know": [0, 0],
+            }
             | {
                 key: [1, 0]
                 for key in ["No, the customer does not", "no refund was asked for", "The answer is no, as far"]

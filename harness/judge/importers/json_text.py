@@ -51,9 +51,10 @@ def leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def unwritten(text: str) -> Any:
     """Return what a text holds as JSON, or as Python writes lists and objects; the text if it is neither."""
-    for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            return json.loads(json.dumps(read(text)))  # tuples are lists, and what no JSON is a text
+    with suppress(ValueError, RecursionError):
+        return json.loads(text)
+    with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return json.loads(json.dumps(ast.literal_eval(text)))  # tuples are lists
     return text
 
 
