@@ -94,8 +94,8 @@ class _Level(NamedTuple):
 def _level(rows: Columns, margins: Floats, policy: Policy) -> _Level:
     """Judge the items of one level by the widest margin among them."""
     before, after, margin = rows.before, rows.after, float(margins[rows.place].max())
-    result = stats.paired_test(after - before, rows.cluster, margin=margin, alpha=policy.alpha)
-    above = above_chance_p(before, rows.cluster, float(rows.chance.mean()) + margin)
+    result = stats.paired_test(after - before, rows.cluster, rows.other, margin=margin, alpha=policy.alpha)
+    above = above_chance_p(before, rows.cluster, float(rows.chance.mean()) + margin, rows.other)
     passes = result.p_pass <= policy.alpha and result.low > -margin
     passes = passes and above is not None and above <= policy.chance_alpha
     return _Level(float(before.mean()), float(after.mean()), result.p_fail, passes, result.delta < -margin)

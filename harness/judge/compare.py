@@ -24,7 +24,6 @@ from harness.stats.sequential import SMALLEST_STEP, Spending, nominal_alpha
 from harness.stats.stratum import relative_test
 from harness.stats.units import above_chance_p
 
-_MORE = 1.0 + 1e-9  # by rounding, sums of equal sources may differ
 _LEAST_LEVEL = 1e-15  # limits are drawn at this level where a look may decide nothing yet
 
 
@@ -179,22 +178,9 @@ def _columns(base: Index, candidate: Outcomes, pairs: Pairs, until: int | None) 
     here, there = here[order], there[order]
     own: dict[str, Any] = {"before": baseline.score[here], "after": candidate.score[there], "look": look[order]}
     own |= {"weight": baseline.weight[here], "chance": baseline.chance[here], "stands": np.ones(order.size)}
-    parts = {"cluster": base.cluster, "layer": base.layer}
+    parts = {"cluster": base.cluster, "other": base.other, "layer": base.layer}
     own |= {name: None if part is None else part[here] for name, part in parts.items()}
-    if base.other is not None:
-        own["cluster"] = _dependent(base.place[here], own["after"] - own["before"], own["cluster"], base.other[here])
     return Columns(item=here, place=base.place[here], **own)
-
-
-def _dependent(place: NDArray[np.int32], moves: Floats, *groupings: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return each item's source, in each place by the grouping in which its changes vary more; else by the first."""
-    known, most = np.nan_to_num(moves), np.int64(max(codes.max(initial=0) for codes in groupings) + 1)
-    known -= (np.bincount(place, known) / np.maximum(np.bincount(place), 1))[place]
-    spread = []
-    for codes in groupings:
-        keys, at = np.unique(place * most + codes, return_inverse=True)
-        spread.append(np.bincount(keys // most, np.bincount(at, known) ** 2))
-    return np.where((spread[1] > spread[0] * _MORE)[place], groupings[1], groupings[0])
 
 
 def _unmatched(base: Index, candidate: Outcomes, pairs: Pairs) -> NDArray[np.int64]:
@@ -250,9 +236,12 @@ def _lost(rows: Columns, unmatched: int) -> Columns:
     there = np.flatnonzero(~(np.isnan(rows.before) & np.isnan(rows.after)))
     found = rows.where(np.append(there, np.zeros(unmatched, there.dtype)))
     kept = found.answered & (np.arange(found.item.size) < there.size)
-    own = None if rows.cluster is None else np.append(rows.cluster[there], -1 - np.arange(unmatched))
+    kinds = {"cluster": rows.cluster, "other": rows.other}
+    own: dict[str, Any] = {
+        key: None if one is None else np.append(one[there], -1 - np.arange(unmatched)) for key, one in kinds.items()
+    }
     sides = {"before": np.where(kept, found.before, 1.0), "after": np.where(kept, found.after, 0.0)}
-    return replace(found, **sides, cluster=own)
+    return replace(found, **sides, **own)
 
 
 def _shares(look: NDArray[np.int32], planned_looks: int, planned: int | None) -> dict[int, float]:
@@ -280,10 +269,10 @@ def _looks(rows: Columns, margin: float, chance: float, shares: Mapping[int, flo
         level = nominal_alpha(fractions, policy.alpha, spending)
         alpha, mean = max(level, _LEAST_LEVEL), float(before.mean())
         if isinstance(margin, RelativeMargin):
-            result = relative_test(before, after, now.cluster, share=float(margin), alpha=alpha)
+            result = relative_test(before, after, now.cluster, now.other, share=float(margin), alpha=alpha)
         else:
-            result = stats.paired_test(after - before, now.cluster, margin=margin, alpha=alpha)
-        above = above_chance_p(before, now.cluster, chance + allowed(margin, mean))
+            result = stats.paired_test(after - before, now.cluster, now.other, margin=margin, alpha=alpha)
+        above = above_chance_p(before, now.cluster, chance + allowed(margin, mean), now.other)
         above_level = nominal_alpha(fractions, policy.chance_alpha, spending)
         found.append(Look(number, fractions, level, above_level, result, mean, float(after.mean()), above, spending))
     return found

@@ -98,7 +98,7 @@ def _in_words(side: Outcomes, several: float) -> Iterator[Told]:
     """
     told = side.said()
     for item, score in zip(side.items, np.nan_to_num(side.score).tolist(), strict=True):
-        said = set[Said]() if any(measured for _, measured in told.get(item, ())) else told.get(item, set())
+        said = {one for one in told.get(item, ()) if not one[1]}
         texts = {part.strip() for text, _ in said for part in _parts(text)}
         least = min(several, 2) if any(_LISTED.match(text) for text, _ in said) else several
         for text in sorted(texts) or ["" if said else "(no text)"]:

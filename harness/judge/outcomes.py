@@ -295,6 +295,7 @@ class Columns:
     weight: Floats
     chance: Floats
     cluster: NDArray[np.int32] | None
+    other: NDArray[np.int32] | None  # the same by another kind of source; None if there is none
     stands: Floats  # how many items each stands for in an average
     layer: NDArray[np.int8] | None  # see `harness.judge.layers`; None if no stratum has layers
 

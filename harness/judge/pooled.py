@@ -75,13 +75,15 @@ def _looks(
 
 
 def _shared(columns: Columns, look: int, gating: Sequence[int], shares: Floats) -> Shared | None:
-    """Return what sources in several gating strata do to the variance by a look, and their number; None without any."""
-    if columns.cluster is None:
-        return None
+    """Return what sources in several gating strata do to the variance by a look, and their number; None without any.
+
+    Of two kinds of sources the one that does more.
+    """
     kept = columns.answered & (columns.look <= look) & np.isin(columns.place, gating)
     diffs = (columns.after - columns.before)[kept]
-    place, source = np.searchsorted(gating, columns.place[kept]), columns.cluster[kept]
+    place = np.searchsorted(gating, columns.place[kept])
     sizes = np.bincount(place, minlength=shares.size)
     means = np.bincount(place, diffs, shares.size) / np.maximum(sizes, 1)
     influence = (diffs - means[place]) * (shares / np.maximum(sizes, 1))[place]
-    return shared_sources(influence, place, source.astype(np.int64))
+    kinds = [one[kept].astype(np.int64) for one in (columns.cluster, columns.other) if one is not None]
+    return max(filter(None, (shared_sources(influence, place, one) for one in kinds)), default=None)

@@ -55,3 +55,15 @@ def ratio(above: Sequence[ArrayLike], below: Sequence[ArrayLike], clusters: Sequ
     moves = np.asarray(sum(sign * values / values.sum() for values, sign in signed))
     error = math.sqrt(count / (count - 1) * float(np.square(np.bincount(sources, moves)).sum()))
     return Ratio(math.exp(logarithm), error, count, moves * moves.size)
+
+
+def crossed_variance(values: NDArray[np.float64], *kinds: NDArray[np.generic]) -> float:
+    """Return by what factor two kinds of sources raise a variance over that of the one that raises it more.
+
+    Two-way clustering: Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29:238-249,
+    equation 2.11. 1 if one kind lies within the other, or if nothing moved.
+    """
+    first, second = (np.unique(one, return_inverse=True)[1].astype(np.int64) for one in kinds)
+    both, moves = np.unique(first * values.size + second, return_inverse=True)[1], values - values.mean()
+    one, two, same = (float(np.square(np.bincount(codes, moves)).sum()) for codes in (first, second, both))
+    return max((one + two - same) / max(one, two), 1.0) if max(one, two) > 1e-12 else 1.0  # noqa: PLR2004 - rounding

@@ -19,6 +19,7 @@ from harness.errors import StatisticsError
 from harness.stats import units
 from harness.stats.binary import check_alpha, check_counts, check_margin, mcnemar_midp, score_limit, score_p
 from harness.stats.plan import first_number, items_to_decide
+from harness.stats.ratio import crossed_variance
 from harness.stats.units import EffectiveCounts
 
 FEW_CLUSTERS = 30  # below this many clusters whole-cluster sign-flips join the judgement
@@ -74,12 +75,19 @@ def paired_counts_test(lost: int, gained: int, n: int, margin: float, alpha: flo
 
 
 def paired_test(
-    diffs: ArrayLike, clusters: ArrayLike | None = None, *, margin: float, alpha: float = 0.05, graded: bool = False
+    diffs: ArrayLike,
+    clusters: ArrayLike | None = None,
+    other: ArrayLike | None = None,
+    *,
+    margin: float,
+    alpha: float = 0.05,
+    graded: bool = False,
 ) -> PairedResult:
     """Judge one stratum: candidate minus baseline of every item that both answered.
 
     diffs: shape [items], differences of scores, in [-1, 1]. clusters: shape [items], the source of each item (integer
-    codes are fastest); None if every item is its own. margin: largest tolerated drop. alpha: error rate of each side.
+    codes are fastest); None if every item is its own. other: the same by another kind of source, as who asked and what:
+    it is judged by each, and the worse counts. margin: largest tolerated drop. alpha: error rate of each side.
     graded: take scores as graded even if all are right or wrong. Resampling is seeded by the values alone, so that
     neither the order of items nor the names of clusters nor the time of day matter.
     Raises StatisticsError on NaN, values outside [-1, 1], no items, unequal lengths, or a bad margin or alpha.
@@ -89,25 +97,31 @@ def paired_test(
     values = _checked(diffs)
     whole = not graded and bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
     lost, gained = int(np.count_nonzero(values < 0)), int(np.count_nonzero(values > 0))
-    data = units.make_units(values, None if clusters is None else np.asarray(clusters))
-    if whole and not data.clustered:
+    kinds = [np.asarray(one) for one in (clusters, other) if one is not None]
+    data = [one for one in (units.make_units(values, codes) for codes in kinds) if one.clustered]
+    if whole and not data:
         return paired_counts_test(lost, gained, values.size, margin, alpha)
-    return _judge_units(data, lost, gained, margin, alpha, full=whole)
+    crossed, data = crossed_variance(values, *kinds) if len(data) > 1 else 1.0, data or [units.make_units(values, None)]
+    found = [_judge_units(one, lost, gained, margin, alpha, full=whole, crossed=crossed) for one in data]
+    worst: dict[str, Any] = {}
+    for name in ("p_pass", "p_fail", "mid_p", "mid_p_better", "high", "low"):
+        worst[name] = (min if name == "low" else max)(getattr(one, name) for one in found)
+    return replace(max(found, key=lambda one: one.high - one.low), **worst)
 
 
 def relative_test(
-    before: ArrayLike, after: ArrayLike, clusters: ArrayLike | None = None, *, share: float, alpha: float = 0.05
+    before: ArrayLike, after: ArrayLike, *clusters: ArrayLike | None, share: float, alpha: float = 0.05
 ) -> PairedResult:
     """Judge one stratum: does the candidate keep more than 1 - `share` of the baseline's mean score?
 
     The tests are those of the mean of ``after - (1 - share) * before`` against 0, so that the baseline's uncertainty
     counts (Fieller 1954, Journal of the Royal Statistical Society B 16:175-185). Limits and the margin are given as
-    differences, at the baseline's mean as it was seen. Raises StatisticsError.
+    differences, at the baseline's mean as it was seen. clusters: as of `paired_test`. Raises StatisticsError.
     """
     base, other = np.asarray(before, float), np.asarray(after, float)
     allowed = share * float(base.mean())
-    plain = paired_test(other - base, clusters, margin=allowed, alpha=alpha)
-    kept = paired_test(other - (1.0 - share) * base, clusters, margin=0.0, alpha=alpha, graded=True)
+    plain = paired_test(other - base, *clusters, margin=allowed, alpha=alpha)
+    kept = paired_test(other - (1.0 - share) * base, *clusters, margin=0.0, alpha=alpha, graded=True)
     low, high, method = kept.low - allowed, kept.high - allowed, f"{kept.method}, of the share kept"
     return replace(plain, low=low, high=high, p_pass=kept.p_pass, p_fail=kept.p_fail, method=method)
 
@@ -189,8 +203,13 @@ class _Test:
         return PairedResult(**told, delta=self.delta, design_effect=effect, method=method, counts=self.counts)
 
 
-def _judge_units(data: units.Units, lost: int, gained: int, margin: float, alpha: float, *, full: bool) -> PairedResult:
-    """Judge graded or clustered differences, in whichever orientation comes first, so that sides mirror exactly."""
+def _judge_units(
+    data: units.Units, lost: int, gained: int, margin: float, alpha: float, *, full: bool, crossed: float = 1.0
+) -> PairedResult:
+    """Judge graded or clustered differences, in whichever orientation comes first, so that sides mirror exactly.
+
+    crossed: see `crossed_variance`.
+    """
     data, swap = units.mirrored(data)
     rng, count, counts = data.generator(), data.sums.size, units.effective_counts(data)
     law: units.Studentised | units.SignFlips | None = None
@@ -202,6 +221,8 @@ def _judge_units(data: units.Units, lost: int, gained: int, margin: float, alpha
         method += f" and studentised {'cluster ' if data.clustered else ''}bootstrap"
     elif (law := units.transformed(data, counts.df)) is not None:
         method += f" and {'cluster ' if data.clustered else ''}t without skewness"
+    if crossed > 1.0:
+        counts, law = counts.widened(crossed), law and law.widened(math.sqrt(crossed), data.delta)
     test, (worse, better) = _Test(counts, data.delta, data, law), units.sign_flip_p(data, rng)
     effect = counts.design_effect if data.clustered else None
     if swap:

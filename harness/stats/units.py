@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +116,11 @@ class EffectiveCounts:
     design_effect: float  # variance of delta with its clusters over the variance were its items independent
     df: float = math.inf  # of Student's t, where the variance is that of sources
 
+    def widened(self, factor: float) -> EffectiveCounts:
+        """Return those of a variance `factor` times as large."""
+        parts = {name: getattr(self, name) / factor for name in ("lost", "gained", "n")}
+        return replace(self, **parts, unit=self.unit * factor)
+
 
 def effective_counts(units: Units) -> EffectiveCounts:
     """Divide the counts by the variance of the differences over that of independent right-or-wrong items.
@@ -199,19 +204,26 @@ def broken_limit(units: Units, alpha: float) -> float:
     return float((rest - apart * special.betaincinv(seen + 1.0, sources - seen, 1.0 - alpha)).min(initial=none))
 
 
-def above_chance_p(scores: Floats, clusters: NDArray[np.int32] | None, line: float) -> float | None:
+def above_chance_p(
+    scores: Floats, clusters: NDArray[np.int32] | None, line: float, other: NDArray[np.int32] | None = None
+) -> float | None:
     """Return the p-value of 'the mean score is at most `line`', guessing plus the margin.
 
     A baseline at that line could fall to guessing, all its skill gone, without losing more than is tolerated: no damage
     can be seen in it, and none may be ruled out. At a chance of 0 the line is the margin itself.
 
     scores: shape [items], in [0, 1]. clusters: shape [items], the source of each; None if every item is its own.
-    line: a proportion. Right-or-wrong scores of independent items: exact binomial (where items differ in their chances
-    it is conservative: Hoeffding 1956, Annals of Mathematical Statistics 27:713-721). Otherwise Student's t on cluster
-    sums and `broken_p`, without which up to 19 % are shown that are at the line. None if one source cannot say.
+    other: the same by another kind of source; the worse counts. line: a proportion. Right-or-wrong scores of
+    independent items: exact binomial (where items differ in their chances it is conservative: Hoeffding 1956,
+    Annals of Mathematical Statistics 27:713-721). Otherwise Student's t on cluster sums and `broken_p`, without
+    which up to 19 % are shown that are at the line. None if one source cannot say.
     """
     if line >= 1.0:
         return 1.0
+    if other is not None:
+        found = [above_chance_p(scores, one, line) for one in (clusters, other)]
+        known = [one for one in found if one is not None]
+        return max(known) if len(known) == len(found) else None
     if (clusters is None or np.unique(clusters).size == scores.size) and np.isin(scores, (0.0, 1.0)).all():
         return float(special.bdtrc(int(scores.sum()) - 1, scores.size, line))
     data = make_units(scores - 1.0, clusters)
@@ -234,6 +246,10 @@ class Studentised:
     def mirrored(self) -> Studentised:
         """Swap the sides."""
         return Studentised(-self.delta, self.se, -self.draws[::-1], self.df)
+
+    def widened(self, factor: float, _: float) -> Studentised:
+        """Return the law with `factor` times the standard error."""
+        return replace(self, se=self.se * factor)
 
     def p_value(self, null: float) -> float:
         """Return the p-value of 'delta is at most `null`'."""
@@ -315,6 +331,10 @@ class SignFlips:
     def mirrored(self) -> SignFlips:
         """Swap the sides."""
         return SignFlips(-self.ratios[::-1])
+
+    def widened(self, factor: float, delta: float) -> SignFlips:
+        """Return the law with `factor` times the distances from delta."""
+        return SignFlips(delta + (self.ratios - delta) * factor)
 
     def p_value(self, null: float) -> float:
         """Return the p-value of 'delta is at most `null`'."""

@@ -14,7 +14,7 @@ from written import compared, csv_of, jsonl
 
 from harness.errors import NotComparable, UsageError
 from harness.judge import compare, gate
-from harness.judge.importers import ImportOptions, load, tables
+from harness.judge.importers import ImportOptions, cells, load
 from harness.judge.rules import Rules
 
 pa = lazy("pyarrow")
@@ -307,15 +307,15 @@ def test_quotes_of_texts_in_a_tsv_that_swallow_rows_are_refused(tmp_path):
 @pytest.mark.parametrize(("cell", "read"), [('"a, b"', 13), ('"say ""x"""', 13), ('a"b', 53)])
 def test_rows_are_read_one_by_one_only_where_a_quote_is_astray(tmp_path, monkeypatch, cell, read):
     """Python's csv module is several times slower than pyarrow: well quoted, it reads the header and the first rows."""
-    seen, rows_of = [], tables._csv_rows
+    seen, rows_of = [], cells._csv_rows
 
     def counted(path):
         for row in rows_of(path):
             seen.append(row)
             yield row
 
-    monkeypatch.setattr(tables, "_FIRST", 10)  # read once, the header three times
-    monkeypatch.setattr(tables, "_csv_rows", counted)
+    monkeypatch.setattr(cells, "_FIRST", 10)  # read once, the header three times
+    monkeypatch.setattr(cells, "_csv_rows", counted)
     found = load(csv_of(tmp_path / "a.csv", "item,score,text", [f'"q{at}",1,{cell}' for at in range(40)]))
     assert (len(found), len(seen)) == (40, read)
 

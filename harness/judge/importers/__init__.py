@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from harness.errors import NotComparable, UsageError, one_line
+from harness.judge.importers.cells import SUFFIXES
 from harness.judge.importers.details import detail_files, load_lighteval, load_nel, nel_bundles
 from harness.judge.importers.inspect import is_log, load_inspect, log_files
 from harness.judge.importers.json_text import below, first_object, parsed
 from harness.judge.importers.lm_eval import is_sample, load_lm_eval, sample_files
 from harness.judge.importers.rows import ImportOptions
-from harness.judge.importers.tables import SUFFIXES, load_table
+from harness.judge.importers.tables import load_table
 from harness.judge.outcomes import Outcomes
 
 __all__ = ["Format", "ImportOptions", "check_options", "format_of", "load"]
