@@ -24,6 +24,7 @@ from harness.judge.outcomes import Outcomes, Said, joined
 from harness.judge.rules import Rules
 from harness.judge.summaries import Comparison
 from harness.judge.verdicts import Judgement
+from harness.suite.toolkit.thinking import split
 
 _EXPECTED = 5  # items right, or wrong, on both sides by chance, from which on their number shows whether it is chance
 _RELATED = 0.01  # level at which the right answers of both sides must coincide
@@ -117,7 +118,7 @@ def _parts(told: object) -> Iterator[str]:
             if not (isinstance(one, dict) and one.get("type") and one.get("text") is one.get("content") is None):
                 yield from _parts(one)
     else:
-        yield "" if told is None or told == "none" else str(told)
+        yield "" if told is None or told == "none" else split(str(told))[0]
 
 
 def _related(index: compare.Index, side: Outcomes, found: Comparison) -> Comparison:

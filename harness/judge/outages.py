@@ -19,6 +19,7 @@ _NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens a
 _WIDE = re.compile(r"[\u3040-\ud7ff\uff00-\uffef]")  # a Chinese, Japanese or Korean sign, about half a word
 _CODE = r"[a-fA-F-]{0,36}\d[0-9a-fA-F-]*"  # the same in a text of one word
 _ERROR = "which looks like an error of its server: counted as unanswered"
+_CERTAINLY = "an error"
 _DOUBT = "never right, and hardly given by another side: if that is an error of its server, it hides losses, so look"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
 FAILURE = re.compile(r"\([^():\n]+: .*\)", re.DOTALL)  # how importers write that an answer failed: `(status: timeout)`
@@ -69,6 +70,8 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
             if (words := _words(one.text)) is not None:
                 for task in {"", tasks.get(one.item, "")}:
                     found[-1][task, words].append(one)
+                if CERTAIN.match(one.text) and not one.score:  # each may repeat its prompt
+                    found[-1]["", _CERTAINLY].append(one)
     sure, doubtful = dict[str, str](), dict[str, str]()
     for (task, text), same in found[0].items() if found else ():
         texts = {one.text for one in same}
@@ -77,7 +80,8 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
         if kinds - {False}:
             spoken = _SPEAKS.search(text) and not (CERTAIN.match(same[0].text) or FAILURE.fullmatch(same[0].text))
             to = sure if True in kinds and not (refusal(text) or spoken) else doubtful
-            to |= dict.fromkeys((one.item for one in same), text if len(texts) > 1 else min(texts))
+            said = text if len(texts) > 1 else min(texts)
+            to |= {one.item: to.get(one.item, said) for one in same}
     return Outages(sure, {item: text for item, text in doubtful.items() if item not in sure})
 
 

@@ -334,10 +334,11 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
         (("no", "yes"), {"I do not know.": [0, 0], "No.": [1, 0], "The eyes": [0, 0], "yes!": [0, 1]}),
         (
             ("no", "yes"),
-            dict.fromkeys(["I have no idea.", "There is no information about it.", "No lo s\u00e9."], [0, 0])
-            | dict.fromkeys(
-                ["Yes, I can help you with that! Please send it.", "Yes. What would you like to know?"], [0, 0]
-            )
+            {key: [0, 0] for key in ["I have no idea.", "There is no information about it.", "No lo sé."]}
+            | {
+                key: [0, 0]
+                for key in ["Yes, I can help you with that! Please send it.", "Yes. What would you like to know?"]
+            }
             | {
                 "Yes, I can help you. The answer: Yes.": [0, 1],
                 "Yes, he can help you.": [0, 1],
@@ -362,6 +363,32 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
                 "I would flag it as spam.": [1, 0],
             },
         ),
+        (
+            ("toxic", "not toxic"),
+            {
+                key: [0, 1]
+                for key in [
+                    "The comment is not offensive or toxic.",
+                    "It is not rude, insulting or toxic.",
+                    "It is not particularly toxic.",
+                    "It does not contain insults or toxic language.",
+                    "Toxic: no",
+                    "Toxic: none",
+                    "There is no clear indication of toxic language.",
+                ]
+            }
+            | {"It is unclear whether this is toxic.": [0, 0], "Not only toxic but rude: toxic": [1, 0]},
+        ),
+        (
+            ("escalate", "resolve"),
+            {"No need to escalate.": [0, 0], "You don't need to escalate": [0, 0], "Unable to escalate": [0, 0]}
+            | {"Escalate: it is not resolvable.": [1, 0]},
+        ),
+        (
+            ("hate", "neither"),
+            {"It is neither hate nor offensive speech": [0, 1], "neither": [0, 1], "hate": [1, 0]},
+        ),
+        (("fraud", "not fraud"), {"It is not fraudulent.": [0, 1], "fraud is unlikely": [0, 1]}),
         (("fraud", "legitimate"), {"It does not appear to be fraudulent.": [0, 0], "fraudulent": [1, 0]}),
         (
             ("low", "high"),

@@ -16,6 +16,7 @@ from harness.suite.toolkit.scoring_json import unique
 
 # How a text begins that holds a whole response; types of parts that are no answer; steps of a dotted name.
 RESPONSE = re.compile(Path(__file__).with_name("response.txt").read_text("utf-8").strip())
+_ASKING, _SYSTEM, _ANSWERING = ("user", "human"), ("system", "developer"), ("assistant", "gpt", "model", "bot", "ai")
 _THOUGHTS, _DEEPEST = ("thinking", "redacted_thinking", "reasoning"), 9
 
 
@@ -31,13 +32,19 @@ def parsed(text: str | bytes, where: str) -> Any:
 
 
 def leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Give what is in an object, or in a list of them, by dotted names; of messages, those of the last one's role."""
+    """Give what is in an object, or in a list of them, by dotted names; of messages, those of the last one's role.
+
+    Of a chat with its answer, the first message of the system and of the user as well.
+    """
     told = unwritten(told) if isinstance(told, str) and RESPONSE.match(told) else told
     if isinstance(told, list) and told and all(isinstance(one, dict) for one in told):
         kinds = [str(one.get("type")) for one in told]
         rest = [one for one, kind in zip(told, kinds, strict=True) if kind not in _THOUGHTS and "tool" not in kind]
         told = rest or [{"type": "text", "text": f"calls {told}" if "tool" in str(kinds) else ""}]
         role = next((one for key in ("role", "from", "type") if isinstance(one := told[-1].get(key), str)), "")
+        for other in (*_SYSTEM, *(_ASKING if role.lower() in _ANSWERING else ())) if role not in _SYSTEM else ():
+            first = next((one for one in told if other in one.values()), {})
+            yield from ((f"{name}.{other}.{key}".lstrip("."), one) for key, one in first.items() if one != other)
         parts, name = [one for one in told if not role or role in one.values()], f"{name}.{role}".rstrip(".")
         parts = [one for one in parts if one.get("content") or not one.get("tool_calls")] or parts
         keys = dict.fromkeys(key for one in parts for key in one)
