@@ -129,8 +129,9 @@ class ServedEngine(EngineBase):
         self._closes = self._closes or closing
         read = self._closes or self._offset == 0  # the server's template opens the thought as well
         bare = [one for one, thought in texts if not thought and (read if one.finish != "eos" else self._closes)]
-        unclosed = {id(one) for one in bare if one.finish != "eos" or one.item_id not in offered}
-        yield from (replace(one, text=f"{opens}\n{one.text}") if id(one) in unclosed else one for one in given)
+        unclosed = [one for one in bare if one.finish != "eos" or one.item_id not in offered]
+        instead: dict[int, Response] = {id(one): replace(one, text=f"{opens}\n{one.text}") for one in unclosed}
+        yield from (instead.get(id(one), one) for one in given)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)

@@ -85,6 +85,7 @@ def parse_answer(data: Mapping[str, Any]) -> Answer:
         if one is not None and not isinstance(one, str):
             raise ValueError(f"an answer whose {what} is a {type(one).__name__}")
     thought = (thought or "").replace("<think>", "").replace("</think>", "")  # some servers leave a mark in
+    content = re.sub(r"\A\s*</think>\s*", "", content) if thought and content else content
     before = f"<think>\n{thought}\n</think>\n\n" if thought else ""
     calls, usage = parse_calls(holder.get("tool_calls")), _mapping(data, "usage")
     ids, stop = choice.get("token_ids"), choice.get("stop_reason")

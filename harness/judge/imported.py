@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -36,6 +37,7 @@ _GRADES = 20  # so many different scores are of graded answers, which are equal 
 _GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
 _LISTED = re.compile(r"""\[\s*(["'\[{]|null\b|None\b)|\{"\d+":""")  # how a cell of answers begins
 _MOMENT = re.compile(r"T\d\d-\d\d-\d\d\.\d{4,6}\.[jp]")  # in a file's name: no other run begins in that microsecond
+_UNEVEN = 1.5  # mean size of an item's question from which on a table has clearly fewer questions than items
 _LONG, _IN_ALL = 100, 50_000  # characters of a long answer, and of so many: another build writes some word differently
 
 
@@ -59,14 +61,22 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     same = {} if options.get("allow_identical") else _copies([base, *sides], [baseline, *(path for _, path in named)])
     if same and len(same) == len(sides):
         raise NotComparable(next(iter(same.values())))
-    judged = [one for one in sides if one.name not in same]
+    judged, warnings = [one for one in sides if one.name not in same], list[str]()
     if reading.prompt is None and set(used) == {"table"}:
         asked, paths = sources([baseline, *(path for _, path in named)], reading), dict(named)
-        other = [set[str](), *(other_questions((baseline, paths[one.name]), reading) for one in judged)]
+        other = [{}, *(other_questions((baseline, paths[one.name]), reading) for one in judged)]
+        for one, odd in zip(judged, other[1:], strict=True):
+            warnings += [
+                f"{one.name}: {len(own)} items have another {column!r} than in baseline" for column, own in odd.items()
+            ]
         if asked or any(other):
-            both = zip((base, *judged), other, strict=True)
+            both = zip((base, *judged), (set[str]().union(*odd.values()) for odd in other), strict=True)
             told = [(one, [asked.get(item, 0) ^ (item in odd) for item in one.items]) for one, odd in both]
             base, *judged = [replace(one, fingerprint=np.array(prints, np.uint64)) for one, prints in told]
+        counts = Counter(asked.values())
+        if sum(count**2 for count in counts.values()) > _UNEVEN * len(asked):
+            text = f"{len(asked)} items ask {len(counts)} questions, of which each counts as one source"
+            warnings.append(f"{text}: --prompt with the column of ids says that each item is another question")
     several = 1 if reading.repeats == "mean" else 2 if set(used) != {"table"} else math.inf
     tasks = {item: base.slice[at] for at, item in enumerate(base.items)} if base.said() else {}
     found = outages((_in_words(one, several) for one in (base, *judged)) if tasks else (), tasks)
@@ -75,7 +85,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     review = _related if options["chance"] is None else None
     material = compare.compare(base, judged, rules, allow_unmatched=options["allow_unmatched"], review=review)
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
-    order, said = [name for name, _ in named], tuple(found.warnings(base.name))
+    order, said = [name for name, _ in named], (*warnings, *found.warnings(base.name))
     return gate.judge(material, rules, not_judged=same, order=order, warnings=said, provenance=provenance)
 
 

@@ -70,7 +70,7 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
             if (words := _words(one.text)) is not None:
                 for task in {"", tasks.get(one.item, "")}:
                     found[-1][task, words].append(one)
-                if CERTAIN.match(one.text) and not one.score:  # each may repeat its prompt
+                if CERTAIN.match(one.text):  # each may repeat its prompt
                     found[-1]["", _CERTAINLY].append(one)
     sure, doubtful = dict[str, str](), dict[str, str]()
     for (task, text), same in found[0].items() if found else ():

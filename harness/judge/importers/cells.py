@@ -44,8 +44,9 @@ class Column(NamedTuple):
         return found if self.codes is None else found[self.codes]
 
     def labels(self) -> Labels:
-        """Return the cells as levels."""
-        names = Labels.of([as_level(value) for value in self.values])
+        """Return the cells as levels: what pandas writes as True and JSON as true is one."""
+        told = [as_level(value) for value in self.values]
+        names = Labels.of([one.lower() for one in told] if {*told} <= {"True", "False", "none"} else told)
         return names if self.codes is None else Labels(names.codes[self.codes], names.names)
 
 

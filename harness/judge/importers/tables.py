@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.cells import Column, column_names, item_ids, read_columns
+from harness.judge.importers.json_text import unwritten
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, check_one_model
 from harness.judge.outages import CERTAIN
 from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
+from harness.records import canonical_json
 from harness.suite.chance import guessing
 
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text("utf-8"))
@@ -25,12 +27,15 @@ _ASKED, _RIGHT, _BESIDE, _MADE, _LIKELY, _ANSWER, _EXPECTED, _MEASURED, _STATE =
 _IS_ASKED = re.compile(f"{_ASKED.pattern}|{_RIGHT.pattern}").fullmatch
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
 _HOW = f"{Path(__file__).with_name('how_asked.txt').read_text('utf-8')}|{_MADE.pattern}"  # of names
-_SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evaluator"), 1)
+_SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evaluator", "criterion", "rubric"), 1)
 _MOST = _SCORED | dict.fromkeys(("judge", "grader"), 1)
 """How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
 _SORTED = 5  # items of the lowest and highest score if a table is sorted by it
 _WORD, _SENTENCE = re.compile(r"[^\W\d_]{2,}"), 6  # a word; so many are a sentence
-_OBJECT, _VALUE = re.compile(r"\s*(\[\s*)?\{"), re.compile(r"\S*\d\S*|[\d/.-]+ [\d:.+]+\S*")
+_OBJECT, _VALUE = (
+    re.compile(r"\s*(\[\s*)?\{"),
+    re.compile(r"-?\d+\.\d+(e-?\d+)?|[\d/.-]+[ T][\d:.+]+\S*|(?=\S*\d)[\w-]{16,}"),
+)
 _SHOWN, _BRIEF = 200, 99  # characters of a cell in which a failure is looked for; of one that is not looked over first
 
 
@@ -140,21 +145,34 @@ def _failure(column: str, told: str) -> Said | None:
     return None
 
 
-def other_questions(paths: Sequence[Path], options: ImportOptions) -> set[str]:
-    """Return the items of which the second table says another question or right answer than the first."""
-    known, found = [column_names(path) for path in paths], set[str]()
+def _alike(text: str) -> str:
+    """A cell as it is compared: without line ends and double spaces, lists and objects in one form of writing."""
+    told = unwritten(text) if text[:1] in {"[", "{"} else text
+    return " ".join(text.split()) if isinstance(told, str) else canonical_json(told)
+
+
+def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, set[str]]:
+    """Return column to the items of which the second table says another question or right answer than the first.
+
+    A column in which all items differ though all are asked the same holds what was answered.
+    """
+    known, found = [column_names(path) for path in paths], dict[str, set[str]]()
     names = [one for one in known[0] if _IS_ASKED(one) and all(own.count(one) == 1 for own in known)]
     wanted = [options.item or "item", *names]
     (ids, *asked), (own, *told) = (
         (read_columns(path, wanted, names) for path in paths) if names else ([Column([])],) * 2
     )
     items, theirs = item_ids(ids, paths[0]), item_ids(own, paths[1])
-    for before, after in zip(map(Column.labels, asked), map(Column.labels, told), strict=True):
-        said = dict(zip(items, (before.names[code] for code in before.codes), strict=True))
-        texts = zip(theirs, (after.names[code] for code in after.codes), strict=True)
-        if min(len(before.names), len(after.names)) > 1:  # one text may name a template
-            found |= {item for item, text in texts if said.get(item, text) != text}
-    return found
+    for name, *both in zip(names, map(Column.labels, asked), map(Column.labels, told), strict=True):
+        texts = [[*map(_alike, one.names)] for one in both]
+        (said, other), (before, after) = texts, both
+        first = dict(zip(items, (said[code] for code in before.codes), strict=True))
+        rows = zip(theirs, (other[code] for code in after.codes), strict=True)
+        odd = {item for item, text in rows if first.get(item, text) != text}
+        if min(map(len, texts)) > 1:  # one text may name a template
+            found[name] = odd
+    same = [name for name, odd in found.items() if not odd and _ASKED.fullmatch(name)]
+    return {name: odd for name, odd in found.items() if odd and not (same and len(odd) == len(theirs))}
 
 
 def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
