@@ -124,6 +124,48 @@ def test_the_grouping_counts_in_which_changes_vary_more():
         assert found.strata[0].looks[0].result.clusters == len({one[by] for one in asked})
 
 
+def _crossed(asked, lost, margin, policy=None, strata=None):
+    """One candidate by the questions and customers of its items. lost: whether each item is."""
+    told = {"fingerprints": [fingerprint(f"question {one}") for one, _ in asked]}
+    told |= {"clusters": [f"customer {two}" for _, two in asked]} | ({"strata": strata} if strata else {})
+    scores = [[1.0] * len(asked), [float(not one) for one in lost]]
+    sides = [build(name, _ids(len(asked)), own, **told) for name, own in zip(("bf16", "int4"), scores, strict=True)]
+    rules = Rules.from_flags(margin=margin, **(policy or {}))
+    compared = compare.compare(sides[0], sides[1:], rules)
+    return compared.candidates[0], gate.judge(compared, rules).candidates[0].verdict
+
+
+def test_one_question_that_is_asked_twice_does_not_undo_the_clusters():
+    """500 items of ten documents are ten sources, however few items change; one repeated prompt made them 499."""
+    for flips in ((), (7,), (7, 155, 401)):
+        asked = [(0 if at == 499 else at, at // 50) for at in range(500)]
+        found, verdict = _crossed(asked, [at in flips for at in range(500)], 0.03)
+        assert (found.strata[0].looks[0].result.clusters, verdict) == (10, "inconclusive")
+
+
+def test_customers_and_questions_that_both_break_count_by_both():
+    """With a tenth of each on the margin, the variance is that of both: by one kind alone a tenth of them pass."""
+    passed = 0
+    for seed in range(60):
+        chance = random.Random(seed)
+        odd = [{one for one in range(80) if chance.random() < 0.3} for _ in range(2)]
+        asked = [(one, two) for one in range(80) for two in range(80)]
+        lost = [(one in odd[0] or two in odd[1]) and chance.random() < 0.4 for one, two in asked]
+        passed += _crossed(asked, lost, 0.4 * 0.51)[1] == "pass"
+    assert passed <= 6
+
+
+def test_customers_that_ask_in_several_strata_are_shared_there_though_a_question_repeats():
+    """A pooled margin heeds them: each stratum has every customer once, and one question twice."""
+    asked = [(0 if at % 100 == 99 else at, at % 100) for at in range(500)]
+    strata = [str(at // 100) for at in range(500)]
+    lost = [customer < 8 for _, customer in asked]
+    found, _ = _crossed(asked, lost, 0.3, {"pooled_margin": 0.1}, strata)
+    apart, _ = _crossed([(one, at) for at, (one, _) in enumerate(asked)], lost, 0.3, {"pooled_margin": 0.1}, strata)
+    widths = [one.pooled.looks[0].result.delta - one.pooled.looks[0].result.low for one in (found, apart)]
+    assert widths[0] > 1.5 * widths[1]
+
+
 def test_which_source_counts_is_decided_in_each_stratum():
     """Few questions of many customers in one stratum, and few texts of many questions in the other."""
 
