@@ -118,9 +118,10 @@ class Client:
                 reply = await (self._streamed if stream else self._reply)(response, number, started)
         except (TimeoutError, httpx2.HTTPError) as error:
             problem = self._clean(one_line(error) if str(error) else f"no whole answer in {self._timeout:g} s")
-            if page and number > 1 and isinstance(error, TimeoutError | httpx2.TimeoutException):
+            late = isinstance(error, TimeoutError | httpx2.ReadTimeout)
+            if page and number > 1 and (late or isinstance(error, httpx2.TimeoutException)):
                 return Reply(0, {}, problem, number, time.monotonic() - started)
-            raise _AgainError(problem, 0.0) from error
+            raise _AgainError(problem, 0.0, 504 if late else 0) from error  # as a gateway says it
         queued = not page and response.is_success  # unless it is OK
         if reply.status in BUSY or reply.status >= SERVER_ERROR or (queued and reply.status != OK):
             wait, problem = _retry_after(response.headers), f"HTTP {reply.status} {reply.message}".strip()
@@ -128,7 +129,8 @@ class Client:
         counted = isinstance(usage := reply.data.get("usage"), dict) and usage.get("prompt_tokens")
         odd = number <= ODD_TRIES and not (reply.data.get("choices") and (counted or not self.counts))
         if reply.status == OK and not page and (not reply.data or reply.data.get("error") or odd):
-            raise _AgainError(f"HTTP 200 with {reply.message or 'a body that is not a JSON object of an answer'}", 0.0)
+            problem = f"HTTP 200 with {reply.message or 'a body that is not a JSON object of an answer'}"
+            raise _AgainError(problem, 0.0, 500 if reply.data.get("error") else 0)
         return reply
 
     async def _streamed(self, response: httpx2.Response, number: int, started: float) -> Reply:
@@ -141,7 +143,7 @@ class Client:
             if (event := _json_object(text)) is None:
                 raise _AgainError("a stream with an event that is not a JSON object", 0.0)
             if event.get("error") is not None:
-                raise _AgainError(self._clean(_message(event)), 0.0)
+                raise _AgainError(self._clean(_message(event)), 0.0, 500)
             events.append((when - started, event))
         data, pieces = join_stream(events)
         if not data["choices"][0].get("finish_reason"):

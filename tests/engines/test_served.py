@@ -418,10 +418,13 @@ def test_what_a_server_refuses_is_that_items_status() -> None:
     assert {(type(one), one.reason) for one in asked(items, "picky")} == {(Unanswered, "rejected")}
     # A question that breaks its server each time costs itself, and not the run, once it was asked long enough.
     assert {one.reason for one in asked(items, "breaks", retry_seconds=0.1)} == {"rejected"}
-    for status in (403, 502, 504):  # a filter before the server, a gateway whose time ran out
+    for status in (200, 403, 502, 504):  # an error in an answer, a filter, a gateway whose time ran out
         with served(answers(items)) as stub, engine(stub, retry_seconds=0.1) as made:
             stub.refuses = lambda body, status=status: status * (body["prompt"] == encoder().prompt(items[0].prompt))
             assert [isinstance(one, Unanswered) for one in made.answer(items, GREEDY)] == [True, False]
+    with served(answers(items)) as stub, engine(stub, retry_seconds=0.5, timeout=1.0) as made:  # it answers it too late
+        stub.refuses = lambda body: time.sleep(3.0 * (body["prompt"] == encoder().prompt(items[0].prompt))) or 0
+        assert [isinstance(one, Unanswered) for one in made.answer(items, GREEDY)] == [True, False]
     # What it refuses of a question that it had answered is about the server: a key that expired, say.
     with pytest.raises(Incomplete, match=r"refuses a question that it had answered, with HTTP 400 .*API key expired"):
         asked(items, "expires")
