@@ -155,6 +155,7 @@ def test_a_question_that_many_rows_share_is_another_with_what_stands_beside_it(t
         ({"target": "[1, 2]"}, {"target": [1, 2]}, 0),
         ({"question": "what is {at}?\r\nSay it. "}, {"question": "what is {at}?\nSay it."}, 0),
         ({"question": "{at}?", "target": "mine {at}"}, {"question": "{at}?", "target": "yours {at}"}, 0),  # answers
+        ({"instruction": "Say", "input": "mine {at}"}, {"instruction": "Say", "input": "yours {at}"}, 4),
         ({"question": "{at}?"}, {"question": "{at}!"}, 4),
     ],
 )
@@ -171,7 +172,8 @@ def test_formats_write_one_value_otherwise_and_it_is_the_same(tmp_path, capsys, 
     tables = _csv(tmp_path / "a.csv", rows[0]), jsonl(tmp_path / "b.jsonl", rows[1])
     assert compared(*tables, "--margin", "0.05", "--json") == code
     told = capsys.readouterr()
-    assert ("another 'question' than in baseline" in " ".join((told.out + told.err).split())) == (code == 4)
+    said = " ".join((told.out + told.err).split())
+    assert (f"another '{list(one)[-1]}' than in baseline" in said) == (code == 4)
 
 
 @pytest.mark.parametrize("column", ["notes", "critique", "justification", "failure_mode", "error_category"])
