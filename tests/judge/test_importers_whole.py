@@ -154,7 +154,7 @@ def test_a_question_that_many_rows_share_is_another_with_what_stands_beside_it(t
         ({"do_sample": "True"}, {"do_sample": True}, 0),
         ({"target": "[1, 2]"}, {"target": [1, 2]}, 0),
         ({"question": "what is {at}?\r\nSay it. "}, {"question": "what is {at}?\nSay it."}, 0),
-        ({"question": "{at}?", "target": "mine {at}"}, {"question": "{at}?", "target": "yours {at}"}, 0),  # answers
+        ({"question": "{at}?", "prompt": "{at}?"}, {"question": "{at}?", "prompt": "1 + 1 = 2. {at}?"}, 4),
         ({"instruction": "Say", "input": "mine {at}"}, {"instruction": "Say", "input": "yours {at}"}, 4),
         ({"question": "{at}?"}, {"question": "{at}!"}, 4),
     ],

@@ -152,11 +152,8 @@ def _alike(text: str) -> str:
 
 
 def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, set[str]]:
-    """Return column to the items of which the second table says another question or right answer than the first.
-
-    A column in which all items differ though another asks the same of each holds what was answered.
-    """
-    known, found, same = [column_names(path) for path in paths], dict[str, set[str]](), False
+    """Return column to the items of which the second table says another question or right answer than the first."""
+    known, found = [column_names(path) for path in paths], dict[str, set[str]]()
     names = [one for one in known[0] if _IS_ASKED(one) and all(own.count(one) == 1 for own in known)]
     wanted = [options.item or "item", *names]
     (ids, *asked), (own, *told) = (
@@ -170,9 +167,8 @@ def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, 
         rows = zip(theirs, (other[code] for code in after.codes), strict=True)
         odd = {item for item, text in rows if first.get(item, text) != text}
         if min(map(len, texts)) > 1:  # one text may name a template
-            found[name] = odd
-            same |= not odd and 2 * len(other) > len(theirs) and _ASKED.fullmatch(name) is not None
-    return {name: odd for name, odd in found.items() if odd and not (same and len(odd) == len(theirs))}
+            found |= {name: odd} if odd else {}
+    return found
 
 
 def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
