@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click import option
 from click.core import ParameterSource
 
 from harness.cli import shared
-from harness.cli.shared import FILE, Number, OutputOptions, RunPath
+from harness.cli.shared import OutputOptions, RunPath
 from harness.errors import ExitCode, Incomplete, QuantcliffError, UsageError
 
 if TYPE_CHECKING:
@@ -24,23 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("run", required=False, type=RunPath())
-@option("--baseline", type=FILE, help="The baseline's results: lm_eval, Inspect, nel, lighteval, CSV, JSON, Parquet.")
-@option("--candidate", "candidates", multiple=True, metavar="[NAME=]PATH", help="Results of a candidate; repeatable.")
-@option("--item", help="Column of item ids (plain tables).")
-@option("--score", help="Column of the score, in [0, 1] (plain tables).")
-@option("--stratum", "strata", multiple=True, help="Column or field that splits items into strata; may be repeated.")
-@option("--cluster", help="Column or field of clusters: items that share a source and are not independent.")
-@option("--slice", help="Column of slices (plain tables).")
-@option("--prompt", help="Column of prompts, or of their hashes: items with different prompts do not match.")
-@option("--weight", help="Column of traffic shares (plain tables).")
-@option("--chance", type=Number(0, 1, max_open=True), help="Score of guessing; from choices or targets by default.")
-@option("--filter", multiple=True, metavar="[TASK=]NAME", help="Filter of lm_eval logs; a task's first by default.")
-@option("--repeats", type=click.Choice(["refuse", "mean"]), help="An item with several scores; refuse by default.")
-@option("--metric", multiple=True, metavar="[TASK=]NAME", help="Metric of lm_eval logs, scorer of Inspect logs.")
-@option("--margin", type=Number(), help="Largest tolerated drop, as a proportion such as 0.02.")
-@option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail; 0.05 by default.")
-@option("--allow-unmatched", type=Number(0, 1), default=0.01, help="Largest tolerated share of items on one side only.")
-@option("--output", "-o", type=FILE, help="Directory for the reports on files of other tools; none by default.")
+@shared.own_options("compare")
 @shared.output_options(trust=True)
 def compare(
     run: RunDir | None, baseline: Path | None, candidates: tuple[str, ...], options: OutputOptions, **flags: Any
@@ -89,10 +72,7 @@ def _refuse_table_flags(run: RunDir) -> None:
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("run", type=RunPath())
-@option("--policy", type=FILE, help="YAML with a `policy` section, or a policy alone.")
-@option("--margin", type=Number(), help="One margin for all strata.")
-@option("--alpha", type=Number(), help="Chance of a wrong pass and of a wrong fail.")
-@option("--inconclusive", type=click.Choice(["hold", "fail"]), help="Exit code if undecided: 3, or 1.")
+@shared.own_options("gate")
 @shared.output_options(trust=True)
 def gate(run: RunDir, policy: Path | None, options: OutputOptions, **flags: Any) -> int:
     """Judge a finished run under another policy; its files stay as they are."""
@@ -106,7 +86,7 @@ def gate(run: RunDir, policy: Path | None, options: OutputOptions, **flags: Any)
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("run", type=RunPath())
-@option("--track", multiple=True, metavar="NAME=PLACE", help="Send it to mlflow, trackio or wandb; see docs.")
+@shared.own_options("report")
 @shared.output_options(trust=True)
 def report(run: RunDir, track: tuple[str, ...], options: OutputOptions) -> int:
     """Judge a finished run by its own policy and write its reports again."""
@@ -122,8 +102,7 @@ def report(run: RunDir, track: tuple[str, ...], options: OutputOptions) -> int:
 @click.command()
 @click.argument("run", type=RunPath())
 @click.argument("item")
-@option("--candidate", help="Candidate to show; all by default.")
-@option("--no-color", is_flag=True, help="No colour.")
+@shared.own_options("show")
 def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> None:
     """Show both answers to an item side by side, with what differs marked."""
     from harness import report
@@ -139,8 +118,7 @@ def show(run: RunDir, item: str, candidate: str | None, no_color: bool) -> None:
 
 @click.command()
 @click.argument("run", type=RunPath())
-@option("--item", "items", multiple=True, metavar="ID", help="Id of an item; may be repeated.")
-@option("--cluster", "clusters", multiple=True, metavar="NAME", help="A cluster's items; may be repeated.")
+@shared.own_options("erase")
 def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> None:
     """Remove the texts of items from a run: questions, answers, logs, reports.
 
@@ -176,11 +154,7 @@ def erase(run: RunDir, items: tuple[str, ...], clusters: tuple[str, ...]) -> Non
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="[NAME=]DIR...")
-@option("--db", type=click.Path(path_type=Path, dir_okay=False), help="SQLite file that keeps the runs.")
-@option("--since", metavar="RUN", help="Run to compare the newest with; by default the last of its config.")
-@option("--fail-on-regression", is_flag=True, help="Exit with 1 if a gating stratum regressed, 4 if that is unknown.")
-@option("--output", "-o", type=FILE, help="Folder for page, Markdown and badge.")
-@option("--no-color", is_flag=True, help="No colour (NO_COLOR does the same).")
+@shared.own_options("history")
 def history(runs: tuple[str, ...], db: Path | None, since: str | None, output: Path | None, **flags: bool) -> int:
     """Show runs over time: trends, what changed, and what regressed since a run.
 
@@ -245,14 +219,7 @@ def _named(given: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
 
 @click.command(epilog="Exit codes: 0 same, 1 other or drifted, 2 bad usage, 3 inconclusive, 4 no answer.")
 @click.argument("run", type=RunPath())
-@option("--url", required=True, help="Base URL of the endpoint, such as https://models.example/v1.")
-@option("--candidate", help="What should be served, also the baseline; the only candidate by default.")
-@option("--model", help="What the endpoint calls the model; as in the run by default.")
-@option("--api", type=click.Choice(["completions", "chat"]), help="As in the run by default.")
-@option("--api-key-env", metavar="VARIABLE", help="The environment variable that holds the key.")
-@option("--allow-http", is_flag=True, help="Allow a URL without TLS to another machine.")
-@option("--retry-seconds", type=Number(0), default=30, help="Time in which to ask again.")
-@option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@shared.own_options("verify")
 def verify(run: RunDir, candidate: str | None, as_json: bool, **endpoint: Any) -> int:
     """Ask an endpoint whether it serves what a finished run gated.
 

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@option("--device", default="auto", help="cpu, cuda, cuda:1 ...")
-@option("--prove", is_flag=True, help="Quantize and run a tiny model with every method.")
-@option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@shared.own_options("doctor")
 def doctor(device: str, prove: bool, as_json: bool) -> None:
     """Show the device, its memory, the methods that work here and why the others do not."""
     from harness.config.methods import METHODS
@@ -41,11 +39,7 @@ def doctor(device: str, prove: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path))
-@option("--method", type=click.Choice(["gptq", "auto-gptq", "awq"]), default="gptq")
-@option("--bits", type=click.Choice(["2", "3", "4", "8"]), default="4")
-@option("--group-size", type=int, default=128, help="Must divide the columns of every weight.")
-@option("--calibration", default="builtin", help="`builtin`, or a file: one text per line, or JSONL with `text`.")
-@option("--device", default="auto", help="cpu, cuda, cuda:1 ...")
+@shared.own_options("quantize")
 def quantize(source: str, out: Path, method: str, bits: str, group_size: int, calibration: str, device: str) -> None:
     """Make a GPTQ or AWQ checkpoint of SOURCE (a directory, a hub id, or smollm2) in the new directory OUT."""
     from harness.models import checkpoints
@@ -68,7 +62,6 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     return share
 
 
-_BITS = "Try the modules at so many bits, too, where the method has bits per module."
 _BYTES = "What may be restored, as a share of the candidate's bytes."
 
 
@@ -127,7 +120,7 @@ def localize(run: RunDir, candidate: str, share: float, minutes: float, options:
 
 @click.command(epilog=shared.EPILOG)
 @_search_options
-@option("--module-bits", type=click.IntRange(1, 8), help=_BITS)
+@shared.own_options("repair")
 def repair(
     run: RunDir, candidate: str, share: float, minutes: float, options: OutputOptions, module_bits: int | None
 ) -> int:

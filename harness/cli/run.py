@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click import option
 from click.core import ParameterSource
 
 from harness.cli import shared
-from harness.cli.shared import FILE, ConfigChanges, Number, OutputOptions, RunPath
+from harness.cli.shared import ConfigChanges, OutputOptions, RunPath
 from harness.errors import ExitCode, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -23,16 +22,14 @@ if TYPE_CHECKING:
     from harness.store.rundir import RunDir
     from harness.store.shards import ShardStatus
 
-SHARD = "--cpus-per-task=8 --mem=64G --time=4:00:00"
-JUDGE = "--cpus-per-task=2 --mem=8G --time=0:30:00"
 POLL_SECONDS = 5.0
 
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("config")
 @shared.config_options
-@shared.output_dir_option
-@option("--shard", metavar="I/N", help="Run only part I of N; `compare` judges when all are complete.")
+@shared.own_options("place")
+@shared.own_options("run")
 @shared.output_options(trust=True, code=True)
 def run(config: str, changes: ConfigChanges, output: str | None, shard: str | None, options: OutputOptions) -> int:
     """Run a config: plan, ask all models, compare, gate, report.
@@ -93,8 +90,7 @@ def _plan(experiment: Experiment, source: str, directory: Any, options: OutputOp
 @click.command()
 @click.argument("config")
 @shared.config_options
-@option("--rate", type=Number(0, min_open=True), help="Items an hour in one pass; gives the hours of each route.")
-@option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@shared.own_options("plan")
 def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool) -> None:
     """Show the work, its cost and what its items can decide, before any GPU time.
 
@@ -118,9 +114,9 @@ def plan(config: str, changes: ConfigChanges, rate: float | None, as_json: bool)
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("name", required=False)
-@option("--check", metavar="CONFIG", help="Run a baseline alone, and list strata in which damage cannot be seen.")
+@shared.own_options("slices")
 @shared.config_options
-@shared.output_dir_option
+@shared.own_options("place")
 @shared.output_options(code=True)
 def slices(
     name: str | None, check: str | None, changes: ConfigChanges, output: str | None, options: OutputOptions
@@ -166,10 +162,7 @@ def _check_signal(experiment: Experiment, source: str, output: Path, options: Ou
 
 
 @click.command(epilog=shared.EPILOG)
-@option("--output", "-o", default="results", help="Directory for the run directory.")
-@option("--device", help="cpu, cuda, cuda:1 ...; chosen by default.")
-@option("--axes", type=click.Choice(["kv"]), help="Another demo: kv compares KV caches of 2, 4 and 8 bits.")
-@option("--print-config", is_flag=True, help="Print the demo's config, to start your own from, and stop.")
+@shared.own_options("demo")
 @shared.output_options()
 def demo(output: str, device: str | None, axes: str | None, print_config: bool, options: OutputOptions) -> int:
     """Run SmolLM2-135M in bf16 against LLM.int8 and NF4 over four slices: a true cliff in minutes, on a CPU.
@@ -186,10 +179,7 @@ def demo(output: str, device: str | None, axes: str | None, print_config: bool, 
 
 @click.command()
 @click.argument("model")
-@option("--candidates", default="int8,nf4", help="Methods to try, separated by commas.")
-@option("--hours", type=Number(0, 1e6, min_open=True), required=True, help="Hours that the whole run may take.")
-@option("--rate", type=Number(0, 1e9, min_open=True), default=6000, help="Items an hour that the model answers.")
-@option("--output", "-o", type=FILE, help="File to write, which must not exist; MODEL.yaml by default.")
+@shared.own_options("init")
 def init(model: str, candidates: str, hours: float, rate: float, output: Path | None) -> None:
     """Write a config that decides within a number of hours, for you to read and change.
 
@@ -210,18 +200,9 @@ def init(model: str, candidates: str, hours: float, rate: float, output: Path | 
 
 @click.command(epilog=shared.EPILOG)
 @click.argument("config")
-@option("--slurm", is_flag=True, help="Submit an array of shards to Slurm, and a judge after it.")
-@option("--kubernetes", is_flag=True, help="Print an Indexed Job and a Job that judges.")
-@option("--shards", default=4, type=click.IntRange(1, 10_000), help="GPUs that share the work.")
-@option("--shard-options", help=f"Slurm: options of sbatch for each shard; by default its GPUs, and {SHARD}.")
-@option("--judge-options", default=JUDGE, help="Slurm: options of sbatch for the judge.")
-@option("--wait", is_flag=True, help="Slurm: wait for the verdict, and exit with its exit code.")
-@option("--image", help="Kubernetes: a container image that has quantcliff.")
-@option("--claim", help="Kubernetes: the volume claim of the disk that the pods share.")
-@option("--mount", default="/results", help="Kubernetes: where the pods see that disk.")
-@option("--gpus", type=click.IntRange(0, 64), help="Kubernetes: GPUs of each shard; those of its device by default.")
+@shared.own_options("submit")
 @shared.config_options
-@shared.output_dir_option
+@shared.own_options("place")
 @shared.output_options(trust=True, code=True, printed=False)
 def submit(config: str, changes: ConfigChanges, output: str | None, options: OutputOptions, **how: Any) -> int:
     """Run a config on a cluster, its work shared by several GPUs.
@@ -259,7 +240,7 @@ def submit(config: str, changes: ConfigChanges, output: str | None, options: Out
         raise UsageError(f"{directory.path}: its work is split into {there} shard(s): give --shards {there}")
     words = ("run", str(path.absolute()), "--output", str(folder), *flags)
     cluster = submitting.Cluster(experiment.name, how["shards"], words, judge)
-    needs = SHARD if gpus == 0 else f"--gres=gpu:{gpus} {SHARD}"
+    needs = shared.FLAGS["shard"] if gpus == 0 else f"--gres=gpu:{gpus} {shared.FLAGS['shard']}"
     sbatch = (needs if how["shard_options"] is None else how["shard_options"], how["judge_options"])
     scripts = submitting.write_slurm(cluster, directory.path, sbatch)
     return submitting.submit_slurm(*scripts, wait=how["wait"], say=click.echo)
@@ -277,7 +258,7 @@ def _flags(changes: ConfigChanges, options: OutputOptions) -> tuple[list[str], t
 
 @click.command()
 @click.argument("run", type=RunPath())
-@option("--wait", is_flag=True, help="Wait until every shard is complete.")
+@shared.own_options("status")
 @shared.output_options()
 def status(run: RunDir, wait: bool, options: OutputOptions) -> int:
     """Show the shards of a run: how far each is, at what rate, where, and the log of one that stopped.

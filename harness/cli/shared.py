@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
-FILE = click.Path(path_type=Path)
 
 EPILOG = """\b
 Exit codes: 0 pass, 1 fail, 2 bad usage or config, 3 inconclusive or no signal,
@@ -89,7 +88,35 @@ def output_options(*, trust: bool = False, code: bool = False, printed: bool = T
     return _packed("options", OutputOptions, names, flags)
 
 
-def _packed(name: str, pack: Callable[..., Any], fields: Sequence[str], options: Sequence[Any]) -> Decorator:
+_KINDS: dict[str, Callable[..., Any]] = {
+    "path": functools.partial(click.Path, path_type=Path),
+    "number": Number,
+    "whole": click.IntRange,
+    "choice": click.Choice,
+}
+
+
+def _listed(command: str) -> list[Decorator]:
+    """Return the options that flags.toml lists for a command."""
+    made = list[Decorator]()
+    for name, said in FLAGS["options"][command].items():
+        kind = next((make(**said[key]) for key, make in _KINDS.items() if key in said), None)
+        more = {key: value for key, value in said.items() if key not in {"flags", *_KINDS}}
+        more |= {"help": said["help"].format(**FLAGS)} if "help" in said else {}
+        made.append(click.option(*said.get("flags", [f"--{name.replace('_', '-')}"]), name, type=kind, **more))
+    return made
+
+
+def own_options(command: str) -> Decorator:
+    """Add the options that flags.toml lists for a command, each as an argument of its own."""
+    return functools.partial(_added, _listed(command))
+
+
+def _added(options: Sequence[Decorator], command: Command) -> Command:
+    return functools.reduce(lambda own, option: option(own), reversed(options), command)
+
+
+def _packed(name: str, pack: Callable[..., Any], fields: Sequence[str], options: Sequence[Decorator]) -> Decorator:
     """Return a decorator that adds options to a command, which gets them as one argument."""
 
     def add(function: Command) -> Command:
@@ -97,7 +124,7 @@ def _packed(name: str, pack: Callable[..., Any], fields: Sequence[str], options:
         def packed(*args: Any, **given: Any) -> Any:
             return function(*args, **{name: pack(**{one: given.pop(one) for one in fields}), **given})
 
-        return functools.reduce(lambda command, option: option(command), reversed(options), packed)
+        return _added(options, packed)
 
     return add
 
@@ -110,15 +137,7 @@ class ConfigChanges(NamedTuple):
     device: str | None = None
 
 
-_CHANGES = (
-    click.option("--only", multiple=True, metavar="NAME", help="Only this slice or candidate; may be repeated."),
-    click.option("--limit", type=click.IntRange(min=1), help="At most this many items per stratum: a smoke test."),
-    click.option("--device", help="cpu, cuda, cuda:1 ...; the config's by default."),
-)
-config_options = _packed("changes", ConfigChanges, ConfigChanges._fields, _CHANGES)
-output_dir_option = click.option(
-    "--output", "-o", help="Directory in which the run directory is made; the config's `output` by default."
-)
+config_options = _packed("changes", ConfigChanges, ConfigChanges._fields, _listed("changes"))
 
 
 def make_console(*, no_color: bool = False, stderr: bool = False) -> Console:
