@@ -85,8 +85,7 @@ def calibration_overlap(checkpoint: Path, prompts: Sequence[str]) -> list[int]:
     if not path.is_file():
         return []
     try:
-        texts = json.loads(path.read_text(encoding="utf-8"))["texts"]
-        known = {one for text in texts for one in text["fingerprints"]}
+        known = {one for text in json.loads(path.read_text(encoding="utf-8"))["texts"] for one in text["fingerprints"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged, so what the checkpoint was calibrated on is unknown: {error}") from error
     found = [_fingerprints(prompt) for prompt in prompts]

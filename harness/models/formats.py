@@ -205,8 +205,7 @@ def view(folder: Path, found: Stored) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="quantcliff-view-") as place:
         links = Path(place)
         for entry in folder.iterdir():
-            weights = entry.suffix in {".safetensors", ".bin", ".pt"}
-            if entry.is_file() and not weights and entry.name not in replaced:
+            if entry.is_file() and entry.suffix not in {".safetensors", ".bin", ".pt"} and entry.name not in replaced:
                 (links / entry.name).symlink_to(entry.resolve())
         for file in files:
             single = "model.safetensors" if file.suffix == ".safetensors" else "pytorch_model.bin"

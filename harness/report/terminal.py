@@ -237,8 +237,7 @@ def _choices(pen: Pen, item: Item, sides: Sequence[ChoiceLogprobs], metric: str)
     best = [preferred_choice(item, response, metric) for response in sides]
     preferred, ways = "the same choice" if best[0] == best[1] else "different choices", words.SENTENCES["preferred"]
     caption = f"> is preferred {ways.get(metric, ways['acc'])}: the two prefer {preferred}"
-    title = "log-probability of each choice"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table = Table(title="log-probability of each choice", title_justify="left", caption=caption, caption_justify="left")
     table.add_column("choice", overflow="fold")
     for heading in ("baseline", "candidate", "change"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -90,8 +90,7 @@ def _texts(items: Sequence[Item], answers: Answers, control: Given, baseline: st
     places = {one.id: {name: _differ_at(own[one.id], answers[name].get(one.id)) for name in others} for one in known}
     chosen: dict[str, Question] = {}
     spent, queues = 0, [[one for one in known if places[one.id][name] < LONGEST] for name in others]
-    turns = (item for turn in zip_longest(*queues) for item in turn if item is not None)
-    for item in (*turns, *known):
+    for item in (*(item for turn in zip_longest(*queues) for item in turn if item is not None), *known):
         if item.id not in chosen and spent < TOKENS:
             length = len(_tokens(own[item.id]))
             last = max((place for place in places[item.id].values() if place < LONGEST), default=length)

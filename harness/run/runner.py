@@ -92,8 +92,7 @@ class _Run:
     def all(self) -> None:
         """Go through the looks, and at each through the variants."""
         baseline, candidates = self.plan.experiment.baseline, self.plan.experiment.candidates
-        control = baseline.model_copy(update={"name": CONTROL})
-        others = [control, *candidates] if self.execution.control else candidates
+        others = [baseline.model_copy(update={"name": CONTROL}), *candidates] if self.execution.control else candidates
         self.progress.expect(sum(self._cost_of(self._asked(one, self.units)) for one in (baseline, *others)))
         for note in self.plan.notes:
             self.progress.note(note)
@@ -321,5 +320,4 @@ class _Run:
 
 def _without(units: Sequence[Unit], keep: Callable[[Item], bool]) -> list[Unit]:
     """Give the units with only those items that are kept, without the units that lose all."""
-    kept = (replace(unit, items=tuple(filter(keep, unit.items))) for unit in units)
-    return [unit for unit in kept if unit.items]
+    return [unit for unit in (replace(unit, items=tuple(filter(keep, unit.items))) for unit in units) if unit.items]

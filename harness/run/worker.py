@@ -141,8 +141,7 @@ def converse(connection: Connection, job: Job) -> None:
         return  # the parent went away
     except Exception as error:  # noqa: BLE001 - a checkpoint's own code may raise anything; it costs this variant only
         traceback.print_exc()
-        text = f"{job.variant.name}: {one_line(error)} (the traceback is in {job.log})"
-        connection.send(Refused("ModelError", text))
+        connection.send(Refused("ModelError", f"{job.variant.name}: {one_line(error)} (the traceback is in {job.log})"))
 
 
 @contextlib.contextmanager

@@ -122,8 +122,7 @@ def split_over_keys(
     else:
         attend = torch.ops.aten._scaled_dot_product_efficient_attention  # noqa: SLF001
         out, sums = attend(asked, *parts, added, compute_log_sumexp=True, scale=scale)[:2]
-    share = sums[..., :tokens].softmax(dim=1)
-    merged: Tensor = (out.float() * share[..., None]).sum(dim=1)
+    merged: Tensor = (out.float() * sums[..., :tokens].softmax(dim=1)[..., None]).sum(dim=1)
     return merged.to(query.dtype).reshape(rows, heads, tokens, -1)
 
 

@@ -224,8 +224,7 @@ class SlotCache(KVCachePool):
 
     def _compute(self, width: int, ids: Tensor, lengths: Tensor, keys: Tensor) -> Tensor:
         columns, places = lengths[:, None], torch.arange(width, device=self.model.device)[None]
-        everywhere = self.model.window is None
-        with first_keys(lengths + 1) if everywhere else contextlib.nullcontext():
+        with first_keys(lengths + 1) if self.model.window is None else contextlib.nullcontext():
             hidden = self.forward(ids[:, None], (places <= columns)[:, None], columns, places, columns)
         return self.finish(hidden[:, -1], keys)
 

@@ -86,8 +86,7 @@ def schedules(context: EngineContext, requests: Sequence[Request], budget: Budge
     reading = context.prefill_budget(budget)
     for mine in _stretches(requests, lambda one: one.tokens):
         rows = context.pack(mine) if budget.rows > 1 else [PackedRequests.of([one]) for one in mine]
-        shared = [row for row in rows if _shares_long_prefix(row)]
-        for some in _stretches(shared, lambda row: len(row.requests)):
+        for some in _stretches([row for row in rows if _shares_long_prefix(row)], lambda row: len(row.requests)):
             branches = len(some[0].requests)
             largest = max(_tokens_on_prefix(row, branches) for row in some)
             held = max(1, min(budget.rows // branches, budget.tokens // largest, len(some)))

@@ -146,8 +146,7 @@ def choose(logits: Tensor, settings: Settings, keys: Tensor) -> Tensor:
         if settings.top_p < 1:
             ordered, order = scaled.sort(dim=-1, descending=True)
             probability = ordered.softmax(dim=-1)
-            before = probability.cumsum(dim=-1) - probability
-            ordered = ordered.masked_fill(before >= settings.top_p, float("-inf"))
+            ordered = ordered.masked_fill(probability.cumsum(dim=-1) - probability >= settings.top_p, float("-inf"))
             scaled = torch.full_like(scaled, float("-inf")).scatter(-1, order, ordered)
         scaled = scaled + gumbel(keys, logits.shape[-1])
     # A NaN anywhere is the largest of its row; some models hide tokens behind minus infinity, which is sound.
@@ -190,5 +189,4 @@ def gumbel(keys: Tensor, vocabulary: int) -> Tensor:
     low, high, third, fourth, position = keys[:, :, None].unbind(1)
     wide = [word.expand_as(blocks) for word in (position, third, fourth)]
     words = torch.stack(philox([blocks, *wide], [low, high]), dim=-1).flatten(1)[:, :vocabulary]
-    uniform = words.double().add_(0.5).mul_(2.0**-32)
-    return uniform.log_().neg_().log_().neg_().float()
+    return words.double().add_(0.5).mul_(2.0**-32).log_().neg_().log_().neg_().float()

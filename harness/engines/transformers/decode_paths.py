@@ -31,8 +31,7 @@ def quantized_cache(model: LanguageModel, spec: KVCache) -> tuple[Callable[[], A
         raise ModelError("kv_cache: this model does not keep plain keys and values; leave kv_cache out")
     ids, plain = model.tensor([[(7919 * at + 1) % model.head.vocabulary for at in range(TRIAL + 1)]]), DynamicCache()
     wanted = _step(model, ids, plain)
-    sizes = {one.shape[-1] for layer in plain.layers for one in (layer.keys, layer.values)}
-    group = math.gcd(spec.group_size, *sizes)
+    group = math.gcd(spec.group_size, *{one.shape[-1] for layer in plain.layers for one in (layer.keys, layer.values)})
     config, axis = model.model.config.get_text_config(), _AXIS[spec.backend]
     options = {"nbits": spec.bits, "axis_key": axis, "axis_value": axis, "q_group_size": group}
 

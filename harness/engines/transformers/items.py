@@ -99,8 +99,7 @@ def _score_rows(context: EngineContext, rows: Sequence[ChoiceRow], *, keep: bool
     target = model.tensor([token for one in choices for token in one.tokens])
     logprobs, greedy = torch.empty(len(target), dtype=torch.float64), torch.empty(len(target), dtype=torch.bool)
     for part, logits in model.head.tiles(hidden, precise=True):
-        picked = logits.gather(1, target[part, None])[:, 0]
-        logprobs[part] = (picked - logits.logsumexp(dim=-1)).double().cpu()
+        logprobs[part] = (logits.gather(1, target[part, None])[:, 0] - logits.logsumexp(dim=-1)).double().cpu()
         greedy[part] = (logits.argmax(dim=-1) == target[part]).cpu()
     answers, sizes = [], [len(one.tokens) for one in choices]
     parts = (torch.split(one, sizes) for one in (logprobs, greedy, hidden))

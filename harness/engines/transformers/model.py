@@ -155,8 +155,7 @@ class LanguageModel:
         """
         if self.window is None:
             return self._as_taken(visible)
-        near = (queries[:, None, :, None] - keys[:, None, None, :]) < self.window
-        windowed = self._as_taken(visible & near)
+        windowed = self._as_taken(visible & ((queries[:, None, :, None] - keys[:, None, None, :]) < self.window))
         if len(self._layers) == 1:
             return windowed
         return {"full_attention": self._as_taken(visible), "sliding_attention": windowed}

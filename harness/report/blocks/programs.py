@@ -67,8 +67,7 @@ def comparisons(judgement: Judgement) -> Section:
             figures = {name: figure.read(one) for name, figure in FIGURES.items()}
             figures["levels"] = ",".join(f"{axis}={level}" for axis, level in one.levels.items())
             known = one.choice_probability
-            choice = (known and getattr(known, of) for of in _CHOICE.values())
-            rows.append((candidate.name, *figures.values(), *choice))
+            rows.append((candidate.name, *figures.values(), *(known and getattr(known, of) for of in _CHOICE.values())))
     return Section("comparisons", COLUMNS, tuple(rows))
 
 
