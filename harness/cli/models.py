@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from harness.store.record import RunRecord
     from harness.store.rundir import RunDir
 
+_BYTES = "What may be restored, as a share of the candidate's bytes."
+
 
 @click.command()
 @shared.own_options("doctor")
@@ -60,9 +62,6 @@ def _share(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     if not found or not 0 < (share := float(found[1]) / 100) <= 1:
         raise click.BadParameter(f"{value!r} is not a share such as 10%, with its sign")
     return share
-
-
-_BYTES = "What may be restored, as a share of the candidate's bytes."
 
 
 def _search_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,6 +17,8 @@ from harness.cli import judge, models, run
 from harness.cli.shared import EPILOG
 from harness.errors import ExitCode, QuantcliffError
 
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+
 
 def main() -> None:
     """Run the command line and leave with the exit code that the result means."""
@@ -103,9 +105,6 @@ class _Commands(click.Group):
             if isinstance(one, click.Option) and not (one.multiple or one.is_flag) and given.count(one) > 1:
                 raise click.UsageError(f"{one.opts[0]} is given {given.count(one)} times: give it once", own)
         return found
-
-
-_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
 
 @click.group(cls=_Commands, epilog=EPILOG, context_settings=_HELP)

@@ -293,9 +293,8 @@ def _print_status(directory: RunDir, found: list[ShardStatus], options: OutputOp
         eta = "-" if one.eta_seconds is None else str(timedelta(seconds=round(one.eta_seconds)))
         rows.append((one.shard, one.state, f"{one.done:.0%}", rate, eta, one.node))
     print_table(console, rows, "shard", "state", ">done", ">items/s", ">ETA", "node")
-    for one in found:
-        if one.state in {"stopped", "damaged"}:
-            text = f"{one.shard} {one.state}: {one.last_line or 'it wrote no log'}"
-            print_line(console, f"{text} (log: {one.log})" if one.log else text)
+    for one in (one for one in found if one.state in {"stopped", "damaged"}):
+        text = f"{one.shard} {one.state}: {one.last_line or 'it wrote no log'}"
+        print_line(console, f"{text} (log: {one.log})" if one.log else text)
     for name in sorted({path.parent.name for path in directory.path.glob("*/failure-*.json")}):
         print_line(console, f"{name} is not judged: {directory.failures(name)[0]}")

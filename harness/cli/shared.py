@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
-
 EPILOG = """\b
 Exit codes: 0 pass, 1 fail, 2 bad usage or config, 3 inconclusive or no signal,
 4 the run is incomplete or not comparable."""
 """The help of every command that ends in a verdict."""
+FLAGS = tomllib.loads(Path(__file__).with_name("flags.toml").read_text("utf-8"))
 
 
 class Number(click.FloatRange):
@@ -74,9 +74,6 @@ class OutputOptions(NamedTuple):
         text = "this was a rehearsal with made-up answers, which is not a pass; use --rehearsal-ok to exit with 0"
         click.echo(f"quantcliff: {text}", err=True)
         return ExitCode.NOT_COMPARABLE
-
-
-FLAGS = tomllib.loads(Path(__file__).with_name("flags.toml").read_text("utf-8"))
 
 
 def output_options(*, trust: bool = False, code: bool = False, printed: bool = True) -> Decorator:

@@ -30,7 +30,6 @@ class EngineSpec(Strict):
     """The engine of a variant: its name alone, or the name with its options."""
 
     later: ClassVar = ("stream", "cached_pass", "tools")
-
     name: Literal["transformers", "vllm", "sglang", "llama-cpp", "transformers-serve", "openai", "lm_eval"] = (
         "transformers"
     )

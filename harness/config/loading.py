@@ -17,6 +17,9 @@ from harness.config.schema import RESERVED, RESERVED_ENDINGS, RESERVED_SLICES, C
 from harness.config.text import LARGEST, read_mapping
 from harness.errors import ConfigError, Problem
 
+Found = Iterator[tuple[str, str]]
+"""Places and what is wrong there, found only when the parts of a config are seen together."""
+
 
 def load(path: Path) -> Experiment:
     """Read and validate a config file. Raises ConfigError with every problem."""
@@ -132,10 +135,6 @@ def _names_given_twice(data: dict[str, Any]) -> Iterator[Problem]:
                 yield Problem(f"{place}.name", f"{name!r} is taken by {first}: give each variant its own name")
 
 
-Found = Iterator[tuple[str, str]]
-"""Places and what is wrong there, found only when the parts of a config are seen together."""
-
-
 def _places(experiment: Experiment) -> list[tuple[str, Variant]]:
     candidates = [(f"candidates[{index}]", one) for index, one in enumerate(experiment.candidates)]
     return [("baseline", experiment.baseline), *candidates]
@@ -168,10 +167,9 @@ def _engine_problems(experiment: Experiment, variant: Variant, place: str) -> Fo
     if engine.here and engine.served and method != "none" and not METHODS[method].from_checkpoint:
         text = f"quantcliff applies {method} in its own engine only; give {engine.name} a quantized checkpoint, or args"
         yield f"{place}.quantization", text
-    for key in ("kv_cache", "decoding"):
-        if engine.served and getattr(variant, key) is not None:
-            text = f"is for quantcliff's own engine; {engine.name} takes such options in engine.args"
-            yield f"{place}.{key}", text
+    for key in [one for one in ("kv_cache", "decoding") if engine.served and getattr(variant, one) is not None]:
+        text = f"is for quantcliff's own engine; {engine.name} takes such options in engine.args"
+        yield f"{place}.{key}", text
     if variant.kv_cache and experiment.execution.divergence:
         text = "execution.divergence reads whole answers at once, which a KV cache takes no part in: switch it off"
         yield f"{place}.kv_cache", text
@@ -250,10 +248,9 @@ def with_overrides(
 ) -> Experiment:
     """Give the part of an experiment that the flags ask for, under a name of its own. Raises ConfigError."""
     names = {one.name for one in experiment.candidates}, {spec.key for spec in experiment.slices}
-    for name in only:
-        if name not in names[0] | names[1]:
-            text = f"{name!r} is neither a slice nor a candidate.{suggestion(name, names[0] | names[1])}"
-            raise ConfigError(source, [Problem("--only", text)])
+    for name in (one for one in only if one not in names[0] | names[1]):
+        text = f"{name!r} is neither a slice nor a candidate.{suggestion(name, names[0] | names[1])}"
+        raise ConfigError(source, [Problem("--only", text)])
     candidates = tuple(one for one in experiment.candidates if one.name in only or not names[0] & set(only))
     slices = tuple(one for one in experiment.slices if one.key in only or not names[1] & set(only))
     parts: dict[str, Any] = {"candidates": candidates, "slices": slices}

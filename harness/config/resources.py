@@ -13,7 +13,6 @@ def shipped(name: str, package: Path | None = None) -> Path:
     The packed one comes first: beside an installed package lie strangers' folders. Raises RunError.
     """
     packed, beside = (package or _PACKAGE) / "_data" / name, (package or _PACKAGE).parent / name
-    for folder in (packed, beside):
-        if folder.is_dir():
-            return folder
+    for folder in (one for one in (packed, beside) if one.is_dir()):
+        return folder
     raise RunError(f"quantcliff's {name} are missing, in {packed} and in {beside}; install it again")

@@ -17,13 +17,14 @@ RESERVED = frozenset({"items", "shards", "control"})
 RESERVED_ENDINGS = (".json", ".html", ".md", ".csv", ".parquet", ".xml", ".yaml")
 RESERVED_SLICES = frozenset({"all", "all, by traffic", "timings"})
 MOST_ITEMS = 1_000_000  # at most so many items, strata or combinations of levels in a slice: more is a slip of the pen
+_BITS = {"quanto": (2, 4), "hqq": (1, 2, 3, 4, 8)}
+Thinking = Literal["auto", "off"] | tuple[str, str]  # known marks, none, or what opens and closes a thought
 
 
 class Quantization(Strict):
     """How a variant's weights are quantized, or what its checkpoint is."""
 
     later: ClassVar = ("module_bits",)
-
     method: fields.MethodName = "none"  # one of `harness.config.methods.METHODS`
     bits: fields.Bits | None = None  # bits per weight, where the method lets you choose
     group_size: Whole | None = Field(default=None, ge=8)  # weights that share one scale
@@ -46,9 +47,6 @@ class Quantization(Strict):
             text = f"for single modules {self.method} has {', '.join(map(str, sorted(known)))} bits"
             raise ValueError(f"module_bits: {text}, and not {', '.join(map(str, sorted(unknown)))}")
         return self
-
-
-_BITS = {"quanto": (2, 4), "hqq": (1, 2, 3, 4, 8)}
 
 
 class KVCache(Strict):
@@ -93,7 +91,6 @@ class Variant(Strict):
     """A model at a precision. A candidate inherits what it does not say from the baseline."""
 
     later: ClassVar = ("engine", "kv_cache", "decoding")
-
     name: Name  # unique in the config; names the folder of its results
     model: str = ""  # a directory, a hub id, or ``smollm2`` for the model that the demo uses
     revision: str | None = None  # the commit of a hub model
@@ -139,7 +136,6 @@ class Policy(Strict):
     """What the gate demands."""
 
     later: ClassVar = ("pooled_margin", "spending", "advisory", "quantities", "latency")
-
     alpha: Annotated[Real, Field(gt=0, le=0.2)] = 0.05  # the chance of a wrong pass, and of a wrong fail, per candidate
     margin: Margin = 0.02  # largest tolerated drop where neither the slice nor `margins` says otherwise
     margins: dict[str, Margin] = Field(default_factory=dict)  # glob over ``slice/stratum``; the last match wins
@@ -179,9 +175,6 @@ class ThinkingMarks(Strict):
         if self.start == self.end or not (self.start.strip() and self.end.strip()):
             raise ValueError("start and end must be two different marks, with more than white space")
         return self
-
-
-Thinking = Literal["auto", "off"] | tuple[str, str]  # known marks, none, or what opens and closes a thought
 
 
 class Sampling(Strict):
@@ -231,7 +224,6 @@ class Execution(Strict):
     """Where and how the models run: one for all variants."""
 
     later: ClassVar = ("cross_engine", "layers", "stop_on_fail", "unit_tokens")
-
     device: str = "auto"  # ``cpu``, ``cuda:1`` ...; ``cuda:all`` or ``cuda:0,cuda:1`` spread each model over several
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Compute dtype of every variant: two variants at two dtypes differ by the dtype. ``auto``: bfloat16 if the device

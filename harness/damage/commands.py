@@ -44,14 +44,12 @@ from harness.suite.toolkit.strata import level_text
 
 if TYPE_CHECKING:
     from harness.damage.hybrid import Hybrid
-
 SEED = 1_000_003  # added to the run's seed to draw the held-out items
 ALPHA = 0.05  # of each limit of a share of items won back
 _WEIGHTS = {"model", "revision", "trust_remote_code"}  # what a candidate inherits from the baseline together
 _ONLY_LOST = "# Gated on the strata that had failed, alone: run the whole config with it before a rollout.\n"
 _EXIT_CODES = {"pass": ExitCode.PASS, "fail": ExitCode.FAIL, "not_judged": ExitCode.NOT_COMPARABLE}
 LONGEST = 32  # tokens; if half of the baseline's answers are longer, items are answered in full, not read along
-
 Places = frozenset[tuple[str, str]]
 Sets = Mapping[str, Sequence[str]]  # of modules, by how they were chosen
 

@@ -28,10 +28,8 @@ after which no further one is added."""
 NULL_SETS, LEAST_NULL_SETS = 10, 4
 """Random sets that the chosen set is compared with, and how many of them at least if time is out."""
 ALPHA = 0.1  # of each limit of an interval; its lower one ranks the groups
-
 _IN_LAYER = re.compile(r"^(?:.*?\.)?(\d+)\.(.+)$")
 """``model.layers.12.self_attn.q_proj``: the first number is the layer, the rest the module's place in it."""
-
 Modules = frozenset[str]
 Sizes = Mapping[str, int]  # module to the bytes that restoring it costs
 

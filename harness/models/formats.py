@@ -148,9 +148,8 @@ def weight_files(folder: Path, found: Stored) -> list[Path]:
         files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     if not files:
         raise ModelError(f"{folder}: no weight file in it (*.safetensors, *.bin or *.gguf)")
-    for file in files:
-        if not file.is_file():
-            raise ModelError(f"{file} is missing, and {index.name if index else 'config.json'} names it")
+    for file in (one for one in files if not one.is_file()):
+        raise ModelError(f"{file} is missing, and {index.name if index else 'config.json'} names it")
     mixed = {_INDEX: "model.safetensors", "model.safetensors": "model-*-of-*.safetensors"}
     pattern = mixed.get((index or files[0]).name)
     if pattern and (rivals := sorted({*folder.glob(pattern)} - {*files})):

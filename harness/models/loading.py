@@ -126,12 +126,11 @@ def _model(request: Request) -> Any:
 
 def _unreadable(request: Request) -> Path:
     """The first pickled weight file that cannot be read, else the folder: headers of the others were read before."""
-    for file in weight_files(request.folder, request.stored):
-        if file.suffix == ".bin":
-            try:
-                torch.load(file, map_location="meta", weights_only=True)
-            except _LIBRARY_ERRORS:
-                return file
+    for file in (one for one in weight_files(request.folder, request.stored) if one.suffix == ".bin"):
+        try:
+            torch.load(file, map_location="meta", weights_only=True)
+        except _LIBRARY_ERRORS:
+            return file
     return request.folder
 
 

@@ -123,13 +123,12 @@ def _bnb_4bit(request: Request) -> Any:
     how = {"bnb_4bit_quant_type": request.method.removeprefix("bnb-"), "bnb_4bit_compute_dtype": request.dtype}
     how |= {"bnb_4bit_use_double_quant": bool(request.options.double_quant), "llm_int8_skip_modules": _skipped(request)}
     model = _quantized(request, transformers.BitsAndBytesConfig(load_in_4bit=True, **how))
-    for module in model.modules():
-        if type(module).__name__ == "Linear4bit":
-            # bitsandbytes' kernel for AVX512-BF16 rounds the scales to bf16, which no GPU does, and reads prompts five
-            # times as slowly as unpacking the weights for each pass, which is what GPUs do with more than one row.
-            module.support_avx512bf16_for_cpu = False
-            if request.stored.method != "none":  # its config may name another compute dtype than the run's
-                module.compute_dtype, module.compute_type_is_set = request.dtype, True
+    for module in (one for one in model.modules() if type(one).__name__ == "Linear4bit"):
+        # bitsandbytes' kernel for AVX512-BF16 rounds the scales to bf16, which no GPU does, and reads prompts five
+        # times as slowly as unpacking the weights for each pass, which is what GPUs do with more than one row.
+        module.support_avx512bf16_for_cpu = False
+        if request.stored.method != "none":  # its config may name another compute dtype than the run's
+            module.compute_dtype, module.compute_type_is_set = request.dtype, True
     return model
 
 
@@ -166,10 +165,9 @@ def _quanto(request: Request) -> Any:
     for name, bits in module_bits(model, request).items():
         quanto.quantize(model, weights=f"qint{bits}", include=[name])
         model.get_submodule(name).freeze()
-    for module in model.modules():
-        if type(module).__name__ == "QLinear":
-            # Without gradients, but not in inference mode: quanto's unpacking of 4 and 2 bits fails there.
-            module.forward = torch.inference_mode(mode=False)(torch.no_grad()(module.forward))
+    for module in (one for one in model.modules() if type(one).__name__ == "QLinear"):
+        # Without gradients, but not in inference mode: quanto's unpacking of 4 and 2 bits fails there.
+        module.forward = torch.inference_mode(mode=False)(torch.no_grad()(module.forward))
     return model
 
 

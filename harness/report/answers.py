@@ -18,7 +18,6 @@ from harness.store.units import grouped
 _EVENTS = 20  # pairs shown of one candidate's events of one kind
 _PROMPT_END, _ANSWER, _NAME, _TAG = 1200, 4000, 300, 35  # characters
 _JOINER = "\u200d"
-
 _Side = Sequence[Scored]
 _Pair = dict[str, Any]  # a pair as `browsable` writes it
 

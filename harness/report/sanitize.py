@@ -11,6 +11,7 @@ _ACTING = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _READ = frozenset((0x200C, 0x200D, *range(0x0600, 0x0606), 0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x110BD, 0x110CD))
 """Format characters that are read: zero-width (non-)joiner, which is spelling in Persian, the scripts of India and
 emoji, and the number signs and marks of Arabic, Syriac and Kaithi, which are drawn."""
+_MARKUP = re.compile(r"[\\`*\[<>#|~@&$]|(?<![^\W_])_|_(?![^\W_])|(?<=[Ww])\.|:(?=//|\w)")
 
 
 class _Table(dict[int, str]):
@@ -39,9 +40,6 @@ def one_line(text: str) -> str:
 def clip(text: str, limit: int) -> str:
     """Cut a text to `limit` characters and say how many were left out. Cut first, then escape."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit:,} more characters)"
-
-
-_MARKUP = re.compile(r"[\\`*\[<>#|~@&$]|(?<![^\W_])_|_(?![^\W_])|(?<=[Ww])\.|:(?=//|\w)")
 
 
 def _entities(text: str) -> str:

@@ -11,6 +11,8 @@ from harness.report.evidence import Evidence
 
 Format = Literal["terminal", "markdown", "page", "junit", "table"]
 _ALL: tuple[Format, ...] = ("terminal", "markdown", "page", "junit", "table")
+Row = tuple[Any, ...]  # texts and `Cell`s; of a table for programs figures as they are, and None for a missing one
+Dot = tuple[str, float, float, float]  # a level, the value there, and its limits
 
 
 class Column(NamedTuple):
@@ -62,9 +64,6 @@ class Cell:
     why: str = ""  # the reason of its verdict; on the page alone
 
 
-Row = tuple[Any, ...]  # texts and `Cell`s; of a table for programs figures as they are, and None for a missing one
-
-
 def as_cell(cell: str | Cell) -> Cell:
     """Return a cell, made of a text if need be."""
     return cell if isinstance(cell, Cell) else Cell(cell)
@@ -78,9 +77,6 @@ class Line:
     points: tuple[tuple[str | float, float], ...]  # x (levels in order, or numbers if the chart is a scatter) and y
     hollow: bool = False
     limits: tuple[tuple[float, float], ...] = ()  # the lower and upper limit of each point
-
-
-Dot = tuple[str, float, float, float]  # a level, the value there, and its limits
 
 
 def dotted(found: Mapping[str, Iterable[Dot]]) -> tuple[Line, ...]:

@@ -63,9 +63,8 @@ TRACKERS: Mapping[str, Callable[[str, str, _Figures, _Texts, Sequence[str]], Non
 
 def check(track: Mapping[Any, str]) -> None:
     """Refuse a tracker whose package is not installed. Raises UsageError."""
-    for name in track:
-        if find_spec(name) is None:
-            raise UsageError(f"track: the package {name} is not installed: pip install {name}, or leave it out")
+    for name in (one for one in track if find_spec(one) is None):
+        raise UsageError(f"track: the package {name} is not installed: pip install {name}, or leave it out")
 
 
 def send(folder: Path, judgement: Judgement, evidence: Evidence, track: Mapping[Any, str]) -> Iterator[str]:

@@ -15,13 +15,10 @@ _Texts = Mapping[str, Mapping[str, str]]
 _NAMES: _Texts = tomllib.loads(Path(__file__).with_name("readable.toml").read_text(encoding="utf-8"))
 SENTENCES: _Texts = tomllib.loads(Path(__file__).with_name("sentences.toml").read_text(encoding="utf-8"))
 NOTES = SENTENCES["notes"]
-
 NOT_STORED = "The texts of this item are not stored; its scores are."  # in place of an item's texts
-
 SYMBOLS: Mapping[Verdict, str] = {"pass": "✔", "fail": "✘", "inconclusive": "?", "no_signal": "∅", "not_judged": "⊘"}
 """A sign next to every colour, so that the report reads without colours."""
 ASCII_SYMBOLS: Mapping[Verdict, str] = dict(zip(SYMBOLS, "+x?0-", strict=True))
-
 ANSWERS: Mapping[Verdict, str] = {"pass": "Yes", "fail": "No", "not_judged": "Unknown"}
 """What a verdict answers to "may we ship it?"; any other, "Not yet"."""
 _MOST_REASONS = 3

@@ -39,9 +39,8 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     }
     for section in (one for _, sections in filled("table", judgement, evidence) for one in sections):
         files[f"{section.title}.csv"] = csv_text(section)
-    for candidate in judgement.candidates:
-        if candidate.strata:
-            files[file_name(candidate.name)] = model_index(judgement, candidate, evidence)
+    for candidate in (one for one in judgement.candidates if one.strata):
+        files[file_name(candidate.name)] = model_index(judgement, candidate, evidence)
     for name, content in files.items():
         atomic_write(run_dir / name, content)
     _forget(run_dir / _OLD)

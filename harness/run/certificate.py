@@ -22,6 +22,8 @@ TOKENS = 300  # tokens of answers in text that are asked for, about
 LONGEST = 16  # most tokens of one answer
 CHOICE_ITEMS = 24  # items with choices
 SMALLEST_DIFFERENCE = 0.05  # log-probabilities that differ by less are the same: kernels and the way through JSON round
+Given = Mapping[str, Response]  # by item
+Answers = Mapping[str, Given]  # by variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,6 @@ def _missing(run: RunRecord, control: Mapping[str, Response]) -> str:
     if run.experiment.sampling.temperature > 0:
         return "its answers in text were sampled, and the control has no items with choices"
     return "its control has no answers that can be compared"
-
-
-Given = Mapping[str, Response]  # by item
-Answers = Mapping[str, Given]  # by variant
 
 
 def _texts(items: Sequence[Item], answers: Answers, control: Given, baseline: str, variant: str) -> Part | None:

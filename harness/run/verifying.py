@@ -24,8 +24,8 @@ from harness.store.record import RunRecord
 
 ALPHA = 0.01  # chance of a false alarm over all calls: half for the limits of noise, half for the evidence
 THRESHOLD = 2 / ALPHA  # evidence at which there is an alarm
-
 Call = Mapping[str, Any]  # by kind of question, how many items differed
+Verdict = Literal["same", "other", "drifted", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,6 @@ class PartResult:
     limit: int  # most that noise explains
     alarm_at: int  # items that had to differ for an alarm in this call; beyond `asked` if none would do
     evidence: float  # e-value of all calls
-
-
-Verdict = Literal["same", "other", "drifted", "inconclusive"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from harness.errors import StatisticsError
 
 Side = Literal["low", "high"]
 Tail = Literal["less", "greater"]
-
 EDGE = 1.0 - 1e-9  # deltas of -1 and 1 have no variance; limits are sought strictly inside
 
 

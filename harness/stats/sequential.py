@@ -22,7 +22,6 @@ from scipy import special
 from harness.errors import StatisticsError
 
 Floats = NDArray[np.float64]
-
 _DEEPEST = 8.5  # standard deviations below zero at which the integration begins; the mass beyond is 1e-17
 _HIGHEST = 8.2  # a boundary beyond this z is never crossed: its chance, 1e-16, is below rounding
 SMALLEST_STEP = 1e-4  # looks closer than this share of the items are one look

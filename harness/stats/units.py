@@ -19,7 +19,6 @@ from harness.errors import StatisticsError
 from harness.stats.ratio import ratio_error
 
 Floats = NDArray[np.float64]
-
 DRAWS = 3_999  # bootstrap resamples
 FLIPS = 9_999  # sampled sign patterns
 _EXHAUSTIVE = 12  # up to this many units all sign patterns are enumerated
@@ -29,6 +28,7 @@ _RESOLVED = 20  # a resampled tail is trusted down to this many draws; beyond, S
 _CHUNK = 2_000_000  # array elements held at a time while resampling
 _PRIOR_ITEMS, _PRIOR_SOURCES = 2.0, 1.0  # weight of units that move as one, in units that moved
 _HIDDEN = 0.05  # the chance at which the sources that can hide damage are counted
+Shared = tuple[float, int]  # by what sources in several strata raise a variance, and the number of all sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +150,6 @@ def effective_counts(units: Units) -> EffectiveCounts:
     lost, gained = (mass - total) / (2.0 * unit), (mass + total) / (2.0 * unit)
     effect = max(seen / own, 1.0) if own > 0.0 else largest
     return EffectiveCounts(lost, gained, items / unit, unit, units.sources, effect, df)
-
-
-Shared = tuple[float, int]  # by what sources in several strata raise a variance, and the number of all sources
 
 
 def shared_sources(influence: Floats, place: NDArray[np.int64], source: NDArray[np.int64]) -> Shared | None:

@@ -18,20 +18,19 @@ from harness.errors import StoreError
 from harness.records import Proof, Timing, canonical_json  # noqa: F401 - records.toml names Proof
 
 MOST_SHARDS = 10_000  # more is a damaged file or a slip of the pen
-
 # What `records.toml` names besides Python's own types.
 Count = Annotated[int, Field(ge=0)]
 Call = TypedDict("Call", {"time": str, "generate": NotRequired[Count], "choice": NotRequired[Count]})  # noqa: UP013
 Sandbox = TypedDict("Sandbox", {"layers": list[str], "network": str, "files": str})  # noqa: UP013
-
 _KEYS = tomllib.loads(Path(__file__).with_name("records.toml").read_text("utf-8"))
 _RECORDS: dict[str, TypeAdapter[Any]] = {
     "timings": TypeAdapter(Timing),
     **{name: TypeAdapter(TypedDict(name, keys)) for name, keys in _KEYS.items()},  # type: ignore[operator]
 }
-
 # What to do about an error of the operating system, by its name.
 _REMEDIES: dict[str, str] = json.loads(Path(__file__).with_name("remedies.json").read_text("utf-8"))
+RESTORE = "restore what the run wrote, or run it again into another --output"
+_SEAL = len('{"check":"0123456789abcdef",')
 
 
 @contextlib.contextmanager
@@ -113,9 +112,6 @@ def _parsed(text: bytes) -> Any:
     return data
 
 
-RESTORE = "restore what the run wrote, or run it again into another --output"
-
-
 def remedy(path: Path) -> str:
     """Say what to do if a record was changed: that of a shard is written again by the shard's command."""
     again = "remove it and give the shard's `quantcliff run` command again, which keeps finished answers"
@@ -147,9 +143,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path}: holds a {type(data).__name__}, not an object: {remedy(path)}")
     _check_record(path, data)
     return data
-
-
-_SEAL = len('{"check":"0123456789abcdef",')
 
 
 def _check(folder: str, body: str) -> str:

@@ -22,8 +22,13 @@ from harness.errors import ConfigError, Incomplete, Problem
 from harness.records import Generation, Item, Scored
 
 StoreText = Literal["full", "redacted", "none"]
-
 NOT_STORED = "[not stored]"  # replaces a text of the config, so that a reader knows that there was one
+_READ = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+REGIONS = tuple(_READ["regions"])
+_PATTERNS = {name: re.compile(pattern) for name, pattern in _READ["patterns"].items()}
+_CARD = re.compile(r"[2-6]\d{12,18}")
+_SHORTEST_IBAN = 15
+_SHORTEST_PLAIN = 10
 
 
 def check(mode: StoreText, source: str) -> None:
@@ -107,14 +112,6 @@ def _redacted(value: Any) -> Any:
         less = redact(str(value))
         return value if less == str(value) else less
     return value
-
-
-_READ = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-REGIONS = tuple(_READ["regions"])
-_PATTERNS = {name: re.compile(pattern) for name, pattern in _READ["patterns"].items()}
-_CARD = re.compile(r"[2-6]\d{12,18}")
-_SHORTEST_IBAN = 15
-_SHORTEST_PLAIN = 10
 
 
 def redact(text: str) -> str:

@@ -14,7 +14,6 @@ from harness.store.rundir import SCHEMA, RunDir, Shard
 from harness.store.units import plan_units
 
 CONTROL = "control"  # the A/A pass of a run; `harness.config.schema.RESERVED` keeps the name free
-
 Answers = Mapping[str, Mapping[Path, tuple[Scored, ...]]]
 
 

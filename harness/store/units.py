@@ -94,9 +94,8 @@ def _blocks(items: Sequence[Item]) -> list[list[Item]]:
         return name
 
     first: dict[str, str] = {}
-    for item in items:
-        if item.prefix_group:
-            parent[find(item.stratum)] = find(first.setdefault(item.prefix_group, item.stratum))
+    for item in (one for one in items if one.prefix_group):
+        parent[find(item.stratum)] = find(first.setdefault(item.prefix_group, item.stratum))
     return list(grouped((find(item.stratum), item) for item in items).values())
 
 

@@ -13,6 +13,9 @@ from harness.store.record import RunRecord, read_run
 from harness.store.rundir import ITEMS, RunDir, Shard
 from harness.store.shards import damage_of
 
+PLACES = "places_digest"  # what the manifest says of where the items belong
+FILES: dict[str, str] = tomllib.loads(Path(__file__).with_name("manifest.toml").read_text("utf-8"))
+
 
 def load_run(directory: RunDir) -> RunRecord:
     """Read a finished run and check that it is whole and what was run. Raises Incomplete, NotComparable, StoreError."""
@@ -184,11 +187,6 @@ def _check_counts(run: RunRecord, manifest: Mapping[str, Any]) -> None:
             places = ", ".join(f"{name}/{key}-*.jsonl" for key in slices) or name
             text = f"{name} lacks answers to {before - count} items in {places}"
             raise Incomplete(f"{run.directory.path}: {text}: give `quantcliff run` again to finish it")
-
-
-PLACES = "places_digest"  # what the manifest says of where the items belong
-
-FILES: dict[str, str] = tomllib.loads(Path(__file__).with_name("manifest.toml").read_text("utf-8"))
 
 
 def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:

@@ -128,8 +128,6 @@ def split_over_keys(
 
 AttentionInterface.register(NAME, grouped_sdpa)
 AttentionMaskInterface.register(NAME, sdpa_mask)
-
-
 _lengths: list[Tensor] = []  # of the pass that is computed just now, if there are any
 
 

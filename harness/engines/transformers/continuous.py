@@ -242,9 +242,8 @@ class Continuous:
             for row, token, confident in zip(answers, best, ahead, strict=True):
                 row.best.append(token)
                 row.confident.append(confident or not row.request.draft)
-        for row in rows:
-            if row.confident[0]:
-                row.append(row.best[0], self.ends)
+        for row in (row for row in rows if row.confident[0]):
+            row.append(row.best[0], self.ends)
         if not together:
             return [(batch[row.row].tree, [row]) for row in rows]
         return [(one.tree, [row for row in rows if row.row == index]) for index, one in enumerate(batch)]

@@ -116,9 +116,8 @@ class LanguageModel:
         return self._call(ids, more)[0]
 
     def _call(self, ids: Tensor, more: dict[str, Any]) -> tuple[Tensor, Any]:
-        for name in ("attention_mask", "position_ids"):
-            if name in more:
-                more[name] = tree_map(lambda one: one.to(self._entry), more[name])
+        for name in {"attention_mask", "position_ids"} & more.keys():
+            more[name] = tree_map(lambda one: one.to(self._entry), more[name])
         ids = ids.to(self._entry)
         with torch.inference_mode(), grouped_sdpa_in_use(self._config, more.get("attention_mask"), ids):
             out = self._body(input_ids=ids, **more) if self.split_head else self.model(input_ids=ids, **more)

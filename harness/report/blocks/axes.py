@@ -13,9 +13,8 @@ def cliffs(judgement: Judgement, _: Evidence) -> Section:
     """Return the scores along each ordered axis, and where a candidate leaves the baseline."""
     found: dict[tuple[str, str, str, tuple[float, ...]], dict[str, Cliff]] = defaultdict(dict)
     for candidate in judgement.candidates:
-        for one in candidate.cliffs:
-            if one.levels:
-                found[one.slice, one.axis, one.group, one.levels][candidate.name] = one
+        for one in (one for one in candidate.cliffs if one.levels):
+            found[one.slice, one.axis, one.group, one.levels][candidate.name] = one
     base, judged = judgement.baseline, [one.name for one in judgement.candidates if one.cliffs]
     rows, quiet, drawn, said = list[Row](), list[Row](), list[Chart](), list[str]()
     for (label, axis, group, levels), curves in found.items():

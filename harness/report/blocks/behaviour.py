@@ -29,7 +29,6 @@ _BUCKETS = {
     **{str(start) if end == start + 1 else f"{start}-{end - 1}": (start, end) for start, end in pairwise(_STARTS)},
     f"{_STARTS[-1]} and on": (_STARTS[-1], None),
 }
-
 _Place = tuple[str, str, str]  # slice, stratum, bucket of positions; empty over all positions
 _Lines = dict[str, list[Mapping[str, Any]]]
 _FIGURES = SENTENCES["times"]
@@ -76,10 +75,9 @@ def divergence(judgement: Judgement, evidence: Evidence) -> Section:
     columns += numbers("KL, nats/token", "A/A noise", "reverse KL", "same top token")
     columns += numbers(f"probability of {baseline}'s token", "tokens")
     drawn: dict[str, dict[str, list[tuple[str | float, float]]]] = {}
-    for one in rows:
-        if one.position and one.stratum == _EVERYTHING:
-            lines = drawn.setdefault(one.slice, {each.candidate: [] for each in rows})
-            lines[one.candidate].append((one.position, max(one.summary.kl, 0.0)))
+    for one in (one for one in rows if one.position and one.stratum == _EVERYTHING):
+        lines = drawn.setdefault(one.slice, {each.candidate: [] for each in rows})
+        lines[one.candidate].append((one.position, max(one.summary.kl, 0.0)))
     found = {label: tuple(Line(name, tuple(own)) for name, own in lines.items()) for label, lines in drawn.items()}
     charts = [Chart(label, "token position", lines) for label, lines in found.items()]
     charts.sort(key=lambda one: -max((y for line in one.lines for _, y in line.points), default=0.0))
@@ -137,9 +135,8 @@ def _behaviour(judgement: Judgement, evidence: Evidence) -> list[Section]:
 def _lines(variants: Iterable[str], found: Iterable[Share]) -> tuple[Line, ...]:
     """Return the shares in per cent with their limits, a line a variant, by place."""
     own: dict[str, list[Dot]] = {name: [] for name in variants}
-    for one in found:
-        if one.variant in own:
-            own[one.variant].append((one.place, 100 * one.count / one.n, 100 * one.low, 100 * one.high))
+    for one in (one for one in found if one.variant in own):
+        own[one.variant].append((one.place, 100 * one.count / one.n, 100 * one.low, 100 * one.high))
     return dotted(own)
 
 
@@ -249,9 +246,8 @@ def latency_rows(run: RunRecord, variants: Sequence[str]) -> Iterator[tuple[str,
     groups: dict[tuple[str, str, str], _Lines] = defaultdict(lambda: defaultdict(list))
     for name in variants:  # without the control, which is asked at another concurrency: that changes every time
         for line in run.directory.request_times(name) if name != CONTROL else ():
-            for where in (("", ""), places.get(line["item"])):
-                if where is not None:
-                    groups[*where, _condition(line)][name].append(line)
+            for where in (one for one in (("", ""), places.get(line["item"])) if one is not None):
+                groups[*where, _condition(line)][name].append(line)
     for where in dict.fromkeys(key[:2] for key in groups):
         stratum = ", ".join(one for one in where if one not in {"", "all"})
         for condition in (one for one in _CONDITIONS if (*where, one) in groups):

@@ -15,6 +15,7 @@ COLUMNS = (
     *(Column(name, figure.kind) for name, figure in FIGURES.items()),
     *(Column(name, "int64" if of == "n" else "float64") for name, of in _CHOICE.items()),
 )
+_OUTCOMES = {"pass": "", "fail": "failure"}
 
 
 def cases(judgement: Judgement) -> Iterator[Section]:
@@ -44,9 +45,6 @@ def cases(judgement: Judgement) -> Iterator[Section]:
     if green and (judgement.verdict != "pass" or judgement.exit_code != 0):
         message = " ".join(judgement.warnings) or words.exit_meaning(judgement)
         yield Section("run", head, (("verdict", "quantcliff.run", "error", judgement.verdict, message),))
-
-
-_OUTCOMES = {"pass": "", "fail": "failure"}
 
 
 def _why(one: StratumVerdict, judgement: Judgement, candidate: CandidateVerdict) -> str:
