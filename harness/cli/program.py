@@ -52,9 +52,7 @@ def _unbroken(stream: TextIO | None) -> TextIO:
     if stream is None:  # closed before the start, as by `>&-`
         return Path(os.devnull).open("w", encoding="utf-8")
     raw, buffered = _Pipe(stream.fileno(), "w", closefd=False), stream.isatty() or stream is sys.stderr
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=buffered, write_through=buffered
-    )
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, None, buffered, buffered)
 
 
 def _run(arguments: list[str]) -> int:

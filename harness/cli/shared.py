@@ -85,12 +85,8 @@ def output_options(*, trust: bool = False, code: bool = False, printed: bool = T
     return _packed("options", OutputOptions, names, flags)
 
 
-_KINDS: dict[str, Callable[..., Any]] = {
-    "path": functools.partial(click.Path, path_type=Path),
-    "number": Number,
-    "whole": click.IntRange,
-    "choice": click.Choice,
-}
+_KINDS: dict[str, Callable[..., Any]] = {"path": functools.partial(click.Path, path_type=Path), "number": Number}
+_KINDS |= {"whole": click.IntRange, "choice": click.Choice}
 
 
 def _listed(command: str) -> list[Decorator]:

@@ -188,14 +188,11 @@ def _summary(
     figures = {"divergence": found.kl, "everything": found.everything.record(), "groups": found.ranked()}
     figures |= {"unasked": found.unasked, "frontier": [one.record() for one in found.steps], "null": null}
     figures |= {"run": run.experiment.name, "baseline": run.experiment.baseline.name, "candidate": name}
-    return figures | {
-        "strata": strata,
-        "asked": asked | {"lost_again": len(found.lost), "kept_again": len(found.kept)},
-        "bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most},
-        "chosen": None if step is None else found.steps.index(step),
-        "sets": {"repaired": list(step.modules) if step else [], **rivals},
-        "seconds": round(found.seconds, 1),
-    }
+    figures |= {"strata": strata, "asked": asked | {"lost_again": len(found.lost), "kept_again": len(found.kept)}}
+    figures |= {"bytes": {"candidate": whole, "restorable": sum(sizes.values()), "limit": most}}
+    figures |= {"chosen": None if step is None else found.steps.index(step)}
+    sets = {"repaired": list(step.modules) if step else [], **rivals}
+    return figures | {"sets": sets, "seconds": round(found.seconds, 1)}
 
 
 def check_bits(variant: Variant, bits: int | None) -> None:

@@ -45,7 +45,7 @@ def check_candidate(
     if baseline.served is not None or candidate.served is not None:
         reasons = _served_reasons(baseline, candidate, variant, cross_engine=cross_engine)
     else:
-        reasons = [*_quantization_reasons(candidate, variant), *_pair_reasons(baseline, candidate, variant)]
+        reasons = [*_reasons(baseline, candidate, variant)]
     # An end token that one side lacks lets its answers run on: their scores then differ by it, not by the weights.
     before, own = (sorted(set(one.end_tokens)) for one in (baseline, candidate))
     if writes and before and own and before != own:
@@ -55,7 +55,7 @@ def check_candidate(
         raise NotComparable(f"{variant.name}: " + "; ".join(reasons))
 
 
-def _quantization_reasons(candidate: Proof, variant: Variant) -> Iterator[str]:
+def _reasons(baseline: Proof, candidate: Proof, variant: Variant) -> Iterator[str]:
     wanted, loaded, share = variant.quantization.method, candidate.method, candidate.quantized_share
     if wanted != "none" and not same_method(loaded, wanted):
         yield f"the config says {wanted} and what was loaded is {loaded}"
@@ -67,9 +67,6 @@ def _quantization_reasons(candidate: Proof, variant: Variant) -> Iterator[str]:
         remedy = "set allow_partial: true on the candidate to judge it as it is"
         others = "does not reach the others (experts that are no linear modules, say)"
         yield f"{partly_quantized(share)}: {loaded} {others}; {remedy}"
-
-
-def _pair_reasons(baseline: Proof, candidate: Proof, variant: Variant) -> Iterator[str]:
     if candidate.vocabulary != baseline.vocabulary:
         yield f"its vocabulary has {candidate.vocabulary} rows and the baseline's {baseline.vocabulary}"
     if candidate.tokenizer_digest != baseline.tokenizer_digest:

@@ -79,9 +79,7 @@ def examine(
         f"{platform.system()} {platform.release()} {platform.machine()}",
         {one: installed_version(one) for one in ("quantcliff", *(own.name for own in PACKAGES), *_OTHERS)},
         *(device, name, capability, (torch and torch.version.cuda) or "", whole, free, usable_cpus()),
-        dtype="{}: {}".format(*native_dtype(device)) if torch else "",
-        cpu_flags=tuple(flag for flag in _FLAGS if flag in has),
-        methods=methods,
+        *("{}: {}".format(*native_dtype(device)) if torch else "", tuple(one for one in _FLAGS if one in has), methods),
         proved=tuple(_prove_all([one for one in methods if one.method in prove], device, progress)),
     )
 
@@ -149,19 +147,13 @@ def _logits(folder: Path, method: str, device: str) -> tuple[Any, Any]:
 
 def describe(report: Report) -> str:
     """The report as plain text for a terminal."""
-    installed = ", ".join(f"{name} {version}" for name, version in report.packages.items() if version)
     gib, capability = 1 << 30, f", compute capability {report.capability}" if report.capability else ""
-    lines = [
-        f"Python      {report.python} on {report.platform}",
-        f"device      {report.device}: {report.device_name}{capability}",
-        f"memory      {report.memory_bytes / gib:.1f} GiB, {report.free_bytes / gib:.1f} GiB free",
-        f"CPU         {report.cpus} usable; {' '.join(report.cpu_flags) or 'no instruction sets of note'}",
-        f"dtype       auto is {report.dtype or 'unknown without torch'}",
-        f"CUDA        {report.cuda or 'this torch is built without it'}",
-        f"packages    {installed}",
-        "",
-        "methods",
-    ]
+    told = {"whole": report.memory_bytes / gib, "free": report.free_bytes / gib, "capability": capability}
+    told |= {"packages": ", ".join(f"{name} {version}" for name, version in report.packages.items() if version)}
+    told |= {"flags": " ".join(report.cpu_flags) or "no instruction sets of note"}
+    told |= {"dtype": report.dtype or "unknown without torch", "cuda": report.cuda or "this torch is built without it"}
+    template = Path(__file__).with_name("doctor.txt").read_text("utf-8")
+    lines = [line.format(report=report, **told) for line in template.splitlines()]
     width = max(len(status.method) for status in report.methods)
     proved = {result.method: result for result in report.proved}
     for status in report.methods:

@@ -149,23 +149,17 @@ def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
     if quantized and (said := partly_quantized(counted.share)):
         notes.append(said)
     mixed = _mixed(model, request)
-    for bits, one in mixed.items():
-        globs = [glob for glob, wanted in (request.options.module_bits or {}).items() if str(wanted) == bits]
+    for number, one in mixed.items():
+        globs = [glob for glob, wanted in (request.options.module_bits or {}).items() if str(wanted) == number]
         named = ", ".join(globs[:5]) + (f" and {len(globs) - 5} more" if len(globs) > 5 else "")  # noqa: PLR2004
-        notes.append(f"{len(one['modules'])} modules at {bits} bits, {one['bytes'] / 2**20:.1f} MiB ({named})")
+        notes.append(f"{len(one['modules'])} modules at {number} bits, {one['bytes'] / 2**20:.1f} MiB ({named})")
     quantized_here = quantized and request.stored.method == "none"
-    return Proof(
-        *(weights_format(request.method), counted.kernel, counted.quantized, counted.linear),
-        *(round(counted.bits, 4), held),
-        disk_bytes=0 if quantized_here else sum(file.stat().st_size for file in files),
-        compute_dtype=dtype,
-        vocabulary=rows,
-        tokenizer_digest=tokenizer_digest(tokenizer),
-        notes=tuple(notes),
-        quantized_share=round(counted.share, 4) if quantized else None,
-        end_tokens=tuple(sorted({*end_token_ids(model), tokenizer.eos_token_id} - {None})),
-        module_bits=mixed or None,
-    )
+    bits, share = round(counted.bits, 4), round(counted.share, 4) if quantized else None
+    about = (weights_format(request.method), counted.kernel, counted.quantized, counted.linear, bits, held)
+    disk_bytes = 0 if quantized_here else sum(file.stat().st_size for file in files)
+    known = (dtype, rows, tokenizer_digest(tokenizer), tuple(notes), share)
+    ends = tuple(sorted({*end_token_ids(model), tokenizer.eos_token_id} - {None}))
+    return Proof(*about, disk_bytes, *known, ends, module_bits=mixed or None)
 
 
 def _mixed(model: Any, request: Request) -> dict[str, Any]:

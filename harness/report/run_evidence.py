@@ -65,8 +65,7 @@ def circumstances(run: RunRecord) -> dict[str, Any]:
         "command": list(dict.fromkeys(one["command"] for one in finished if one.get("command"))),
         "shards": run.plan["shards"],
         "sandbox of generated code": {language: " | ".join(ways) for language, ways in isolation.items()},
-        "devices": {name: one["device"] for name, one in identities.items()},
-        "engines": {name: one["engine"] for name, one in identities.items()},
+        **{f"{key}s": {name: one[key] for name, one in identities.items()} for key in ("device", "engine")},
         "versions": {package: ", ".join(found) for package, found in versions.items()},
         "dtype": {one.name: experiment.compute_dtype(one) for one in experiment.variants if one.engine.here},
         "quantization": {one.name: one.quantization.method for one in experiment.candidates},
@@ -105,21 +104,17 @@ def _cost(run: RunRecord, name: str, files: Sequence[Mapping[str, Any]]) -> dict
 
 def both_answers(run: RunRecord, item_id: str, which: str | None = None) -> Iterator[tuple[str, Item, Scored, Scored]]:
     """Yield candidate, item and both answers, for one candidate or all. Raises UsageError if there is no such item."""
-    item, names = _find_item(run, item_id), [one.name for one in run.experiment.candidates]
-    if which is not None and which not in names:
-        raise UsageError(f"{which!r} is not a candidate of this run: {', '.join(names)}")
-    for name in names if which is None else [which]:
-        variants = (run.experiment.baseline.name, name)
-        found = [[one for one in run.of(own) if (one.item_id, one.response.sample) == (item.id, 0)] for own in variants]
-        if all(found):
-            yield name, item, found[0][0], found[1][0]
-
-
-def _find_item(run: RunRecord, item_id: str) -> Item:
     found = [item for item in run.items if item.id == item_id] or [item for item in run.items if item_id in item.id]
     if not found:
         raise UsageError(f"{item_id!r} is not an item of this run; {run.directory.path / 'items'} has their ids")
     if len(found) > 1:
         some = ", ".join(item.id for item in found[:4])
         raise UsageError(f"{item_id!r} matches {len(found)} items ({some} ...): give the whole id")
-    return found[0]
+    item, names = found[0], [one.name for one in run.experiment.candidates]
+    if which is not None and which not in names:
+        raise UsageError(f"{which!r} is not a candidate of this run: {', '.join(names)}")
+    for name in names if which is None else [which]:
+        variants = (run.experiment.baseline.name, name)
+        both = [[one for one in run.of(own) if (one.item_id, one.response.sample) == (item.id, 0)] for own in variants]
+        if all(both):
+            yield name, item, both[0][0], both[1][0]

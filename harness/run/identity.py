@@ -29,14 +29,11 @@ def accept(plan: Plan, directory: RunDir, variant: Variant, ready: Ready, note: 
     experiment, baseline = plan.experiment, plan.experiment.baseline.name
     cross_engine, control = experiment.execution.cross_engine, variant.name == CONTROL
     against, path = directory.recorded(baseline, "variant.json"), Path(plan.paths[variant.name])
-    identity = {
-        "weights": weights_of(variant, path),
-        "engine": ready.engine_version,
-        "versions": dict(ready.versions),
-        "device": ready.device_name,
-        **({} if ready.threads is None else {"threads": ready.threads}),
-        "proof": {key: value for key, value in to_json(ready.proof).items() if key not in _LATER or value is not None},
-    }
+    identity: dict[str, Any] = {"weights": weights_of(variant, path), "engine": ready.engine_version}
+    identity |= {"versions": dict(ready.versions), "device": ready.device_name}
+    identity |= {} if ready.threads is None else {"threads": ready.threads}
+    proof = to_json(ready.proof).items()
+    identity["proof"] = {key: value for key, value in proof if key not in _LATER or value is not None}
     if variant.name != baseline and against is not None and experiment.execution.rehearsal is None:
         before, writes = proof_from_json(against["proof"]), any(item.kind == "generate" for item in plan.items)
         check_candidate(before, ready.proof, variant, writes=writes, cross_engine=cross_engine)

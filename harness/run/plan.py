@@ -48,18 +48,14 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """Give what run.json holds: the same plan gives the same record."""
-        config = self.experiment.model_dump(mode="json", exclude={"output", "description", "track"})
-        return {
-            "config": privacy.stored_config(config, self.experiment.store_text),
-            "config_digest": self.experiment.digest(),
-            "description": self.experiment.description,
-            "slices": [spec.key for spec in self.experiment.slices],
-            "items_digest": digest([item.digest() for item in self.items]),
-            "items": len(self.items),
-            "units": len(self.units),
-            "device": self.device.split(":")[0],
-            "scored_by": scored_by({item.task for item in self.items}),
-        }
+        experiment, items = self.experiment, self.items
+        config = experiment.model_dump(mode="json", exclude={"output", "description", "track"})
+        found: dict[str, Any] = {"config": privacy.stored_config(config, experiment.store_text)}
+        found |= {"config_digest": experiment.digest(), "description": experiment.description}
+        found |= {"slices": [spec.key for spec in experiment.slices]}
+        found |= {"items_digest": digest([item.digest() for item in items]), "items": len(items)}
+        found |= {"units": len(self.units), "device": self.device.split(":")[0]}
+        return found | {"scored_by": scored_by({item.task for item in items})}
 
 
 def make_plan(

@@ -16,15 +16,10 @@ class Reporter:
         self._total = self._skipped = self._done = self._items = 0
         self._started = self._last = time.monotonic()
         self._now = ""
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[pace]}", markup=False),
-            console=console,
-            disable=console is None or not console.is_terminal,
-        )
+        texts = ("{task.description}", "{task.percentage:>3.0f}%", "{task.fields[pace]}")
+        what, share, pace = (TextColumn(one, markup=False) for one in texts)
+        columns = (what, BarColumn(bar_width=None), share, TimeElapsedColumn(), pace)
+        self._bar = Progress(*columns, console=console, disable=console is None or not console.is_terminal)
         self._task = self._bar.add_task("starting", total=None, pace="")
 
     def __enter__(self) -> Self:

@@ -126,13 +126,9 @@ class _Run:
         """Say that this shard is complete; the last one to be so writes the manifest."""
         for variant in self.plan.experiment.variants:  # also those that answered hours ago
             self._unchanged(variant, records=False)
-        record = {
-            "command": command,
-            "config_digest": self.plan.experiment.digest(),
-            "units": [unit.index for unit in self.units],
-            "skipped": {name: sorted(set(units)) for name, units in self.skipped.items()},
-            **slices_code.record(self.plan.items),
-        }
+        record: dict[str, object] = {"command": command, "config_digest": self.plan.experiment.digest()}
+        record |= {"units": [unit.index for unit in self.units], **slices_code.record(self.plan.items)}
+        record |= {"skipped": {name: sorted(set(units)) for name, units in self.skipped.items()}}
         write_json(self.directory.path / "shards" / f"{self.shard}.json", record)
         self.traces.finish()
         if not missing_shards(self.directory):

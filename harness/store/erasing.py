@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError, UsageError
-from harness.records import Item, Scored, item_from_json, scored_from_json, to_json
+from harness.records import Item, item_from_json, scored_from_json, to_json
 from harness.store.files import atomic_write, read_lines, sealed, write_json
 from harness.store.privacy import TextPolicy
 from harness.store.rundir import ITEMS, RunDir, Shard, place_of
@@ -37,15 +37,19 @@ def erase(directory: RunDir, items: Sequence[Item]) -> list[str]:
     """
     ids, shared = frozenset(item.id for item in items), {item.cluster for item in items}
     with contextlib.ExitStack() as stack:
-        for shard in Shard.all(directory.plan()["shards"]):
+        plan = directory.plan()
+        for shard in Shard.all(plan["shards"]):
             stack.enter_context(directory.locked(shard))
         write_json(directory.path / "erased.json", {"items": sorted(ids | directory.erased())})
         everything, root, policy = directory.items(), directory.path, TextPolicy("full", ids)
         traces = _each(root.glob("*/traces-*/*"), Path.unlink)
         _each(root.glob("*/traces-*"), Path.rmdir)
-        paths = map(directory.items_path, directory.plan()["slices"])
+        paths = map(directory.items_path, plan["slices"])
         stored = sum(_rewrite(path, ITEMS, item_from_json, policy.item) for path in paths)
-        answers = _rewrite_answers(directory, policy.scored)
+        folders = [one.name for one in root.iterdir() if one.is_dir() and one.name not in {ITEMS, "shards"}]
+        places = product(sorted(folders), plan["slices"], Shard.all(plan["shards"]))
+        results = ((name, directory.results_path(name, *place)) for name, *place in places)
+        answers = sum(_rewrite(one, name, scored_from_json, policy.scored) for name, one in results if one.is_file())
         logs = (path for path in root.glob("*/worker-*.log") if path.stat().st_size)
         emptied = _each(logs, lambda path: path.write_bytes(b""))
         halves = _each((path for path in (*root.glob(".*"), *root.glob("*/.*")) if path.is_file()), Path.unlink)
@@ -61,15 +65,6 @@ def erase(directory: RunDir, items: Sequence[Item]) -> list[str]:
         others = f"{relatives} item(s) that share a source with them, and perhaps some text"
         said.append(f"left alone: {others}: --cluster erases those too")
     return said
-
-
-def _rewrite_answers(directory: RunDir, stored: Callable[[Scored], Scored]) -> int:
-    """Take texts out of every folder of answers, whatever variant it is."""
-    plan = directory.plan()
-    folders = [path.name for path in directory.path.iterdir() if path.is_dir() and path.name not in {ITEMS, "shards"}]
-    places = product(sorted(folders), plan["slices"], Shard.all(plan["shards"]))
-    paths = ((name, directory.results_path(name, *place)) for name, *place in places)
-    return sum(_rewrite(path, name, scored_from_json, stored) for name, path in paths if path.is_file())
 
 
 def _rewrite(path: Path, folder: str, read: Callable[[dict[str, Any]], Any], stored: Callable[[Any], Any]) -> int:

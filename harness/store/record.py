@@ -68,18 +68,11 @@ def read_run(directory: RunDir, *, whole: bool = False) -> RunRecord:
         units = plan_units(items, experiment.execution.unit_items, experiment.execution.looks)
         places = {item.id: {"unit": unit.index, "look": unit.look} for unit in units for item in unit.items}
     failures = {name: tuple(said) for name in names if (said := directory.failures(name))}
-    return RunRecord(
-        *(directory, plan, experiment, items),
-        digests={item.id: item.digest() for item in items},
-        unit_of={item_id: place["unit"] for item_id, place in places.items()},
-        look_of={item_id: place["look"] for item_id, place in places.items()},
-        answers=answers,
-        identities=_recorded(directory, names, "variant.json"),
-        failures=failures,
-        calibrated=_recorded(directory, names, "calibration.json"),
-        shards=shards,
-        erased=directory.erased(),
-    )
+    digests = {item.id: item.digest() for item in items}
+    unit_of, look_of = ({item_id: place[name] for item_id, place in places.items()} for name in ("unit", "look"))
+    identities, calibrated = (_recorded(directory, names, f"{one}.json") for one in ("variant", "calibration"))
+    kept = (answers, identities, failures, calibrated, shards, directory.erased())
+    return RunRecord(directory, plan, experiment, items, digests, unit_of, look_of, *kept)
 
 
 def _recorded(directory: RunDir, names: list[str], file: str) -> dict[str, Mapping[str, Any]]:

@@ -236,7 +236,8 @@ def _scored(line: Mapping[str, Any]) -> Scored:
         raise ValueError(f"score {one.score!r} is not a number in [0, 1]")
     if type(one.response.sample) is not int:
         raise ValueError(f"sample {one.response.sample!r} is not a whole number")
-    if one.metrics and one.score not in ([one.metrics.get(one.metric)] if one.metric else one.metrics.values()):
+    values = [one.metrics.get(one.metric)] if one.metric else one.metrics.values()
+    if one.metrics and one.score not in values:
         raise ValueError(f"score {one.score} is not the value of its metric")
     if one.response.item_id != one.item_id:
         raise ValueError(f"it holds the answer to another item ({one.response.item_id})")

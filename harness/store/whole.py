@@ -69,12 +69,9 @@ def _placed(run: RunRecord, item: Item) -> list[Any]:
 
 def _variant(run: RunRecord, name: str) -> dict[str, Any]:
     answers, figures = run.of(name), _figures if run.schema else lambda one: [one.item_id, one.score]
-    record = {
-        "identity": run.identities.get(name),
-        "answers": len(answers),
-        "answers_digest": digest(sorted(map(figures, answers), key=lambda row: row[:2])),
-        "failures": list(run.failures.get(name, ())),
-    }
+    record: dict[str, Any] = {"identity": run.identities.get(name), "answers": len(answers)}
+    record["answers_digest"] = digest(sorted(map(figures, answers), key=lambda row: row[:2]))
+    record["failures"] = list(run.failures.get(name, ()))
     if run.experiment.policy.latency:
         record["times"] = digest(sorted(map(canonical_json, run.directory.request_times(name))))
     return {**record, "calibration": run.calibrated.get(name)} if run.schema else record

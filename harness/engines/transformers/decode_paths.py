@@ -47,15 +47,10 @@ def quantized_cache(model: LanguageModel, spec: KVCache) -> tuple[Callable[[], A
         raise BackendMissing(f"kv_cache: {error}") from error
     held = _bytes([(layer._quantized_keys, layer._quantized_values) for layer in cache.layers])  # noqa: SLF001
     before = _bytes([(layer.keys[..., :TRIAL, :], layer.values[..., :TRIAL, :]) for layer in plain.layers])
-    facts = {
-        "class": type(cache).__name__,
-        "layers": type(cache.layers[0]).__name__,
-        **spec.model_dump(),
-        "group_size": group,
-        "bytes_per_token": round(held / TRIAL, 1),
-        "plain_bytes_per_token": round(before / TRIAL, 1),
-        "moved": round(float((got - wanted).norm() / wanted.norm()), 6),
-    }
+    facts = {"class": type(cache).__name__, "layers": type(cache.layers[0]).__name__, **spec.model_dump()}
+    facts |= {"group_size": group, "bytes_per_token": round(held / TRIAL, 1)}
+    facts |= {"plain_bytes_per_token": round(before / TRIAL, 1)}
+    facts |= {"moved": round(float((got - wanted).norm() / wanted.norm()), 6)}
     if not held or held >= before or not facts["moved"]:
         raise ModelError(f"kv_cache: the cache is not in use, or not smaller than the model's own: {facts}")
     return new, facts

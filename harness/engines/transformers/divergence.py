@@ -135,17 +135,14 @@ def save_traces(path: Path, traces: Sequence[Trace]) -> None:
     """Write traces to one safetensors file, whole or not at all, so that a killed process leaves no part of one."""
     tensors = {str(number): trace.hidden.contiguous() for number, trace in enumerate(traces)}
     names, part = [[trace.item_id, list(trace.tokens)] for trace in traces], path.with_suffix(".part")
-    with _explained(path, "the traces cannot be written", "free some space or set execution.divergence: false"):
+    with _told(path, "the traces cannot be written", "free some space or set execution.divergence: false"):
         save_file(tensors, part, metadata={"traces": json.dumps(names)})
         part.replace(path)
 
 
 def load_traces(path: Path) -> dict[str, Trace]:
     """Read traces back, by item id. Raises StoreError if the file is missing or not one of ours."""
-    with (
-        _explained(path, "no traces can be read from it", "run the baseline again"),
-        safe_open(path, framework="pt") as file,
-    ):
+    with _told(path, "no traces can be read from it", "run the baseline again"), safe_open(path, "pt") as file:
         names = json.loads((file.metadata() or {})["traces"])
         # Copied to where torch puts tensors: some libraries sum in another order if memory is not aligned.
         hidden = [file.get_tensor(str(number)).clone() for number in range(len(names))]
@@ -153,7 +150,7 @@ def load_traces(path: Path) -> dict[str, Trace]:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, problem: str, remedy: str) -> Iterator[None]:
+def _told(path: Path, problem: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, ValueError, SafetensorError) as error:
@@ -165,7 +162,7 @@ class TraceWriter:
 
     def __init__(self, engine: HFEngine, folder: Path, tokens: int, excluded: frozenset[str]) -> None:
         self._engine, self._folder, self._tokens, self._excluded = engine, folder, tokens, excluded
-        with _explained(folder, "cannot be written", AGAIN):
+        with _told(folder, "cannot be written", AGAIN):
             folder.mkdir(parents=True, exist_ok=True)
             head, part = engine.head, (folder / HEAD).with_suffix(".part")
             weights = head.weights()
@@ -211,7 +208,7 @@ DivergenceMeter = TraceWriter | TraceComparer  # answers work units with an engi
 def _load_head(path: Path, engine: HFEngine) -> tuple[Head | None, str]:
     """Return the baseline's head: the engine's own if they are the same; or why there is none."""
     own = engine.head
-    with _explained(path, "cannot be used", AGAIN), safe_open(path, framework="pt") as file:
+    with _told(path, "cannot be used", AGAIN), safe_open(path, framework="pt") as file:
         described = file.metadata() or {}
         known = int(described["vocabulary"])
         if not described["digest"]:

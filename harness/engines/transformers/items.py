@@ -143,11 +143,9 @@ class TextGeneration:
             if observer is not None and request.sample == 0 and (not at_once or self._alone(request)):
                 again.append(answer)
         if observer is not None:
-            self._replay_hidden_states(again, observer.own_tokens, references, self._loop(observer, references))
+            self._replay(again, observer.own_tokens, references, self._loop(observer, references))
 
-    def _replay_hidden_states(
-        self, answers: Sequence[Answer], own_tokens: int, references: References, loop: Continuous
-    ) -> None:
+    def _replay(self, answers: Sequence[Answer], own_tokens: int, references: References, loop: Continuous) -> None:
         """Read first answers, or their references, again for an observer; adds own answers to references.
 
         In the pass in which another variant would have them checked as drafts: a model's divergence from itself is 0.

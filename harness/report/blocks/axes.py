@@ -33,18 +33,12 @@ def cliffs(judgement: Judgement, _: Evidence) -> Section:
             drawn.append(Chart(title, x, tuple(lines), rule=100 * first.score))
             said += [_leaves(base, title, *one) for one in curves.items() if one[1].at is not None]
     count = len({row[0] for row in quiet})
-    return Section(
-        "Scores along ordered axes",
-        names("curve") + texts("level") + numbers(base, *judged),
-        tuple(rows),
-        tuple(said) or (("No candidate is significantly below its margin from any level on.",) if drawn else ()),
-        note=f"Mean score by level; dotted is the score to keep: 85 % of {base}'s first one, unless stated.",
-        folded="the scores at each level",
-        quiet=tuple(quiet),
-        quiet_note=f"Nothing changed along {count} more axes." if count else "",
-        charts=tuple(drawn),
-        y="score",
-    )
+    columns, charts = names("curve") + texts("level") + numbers(base, *judged), tuple(drawn)
+    above = "No candidate is significantly below its margin from any level on."
+    note = f"Mean score by level; dotted is the score to keep: 85 % of {base}'s first one, unless stated."
+    shown = columns, tuple(rows), tuple(said) or (above,) * bool(drawn), note, "the scores at each level", tuple(quiet)
+    counted = f"Nothing changed along {count} more axes." if count else ""
+    return Section("Scores along ordered axes", *shown, quiet_note=counted, charts=charts, y="score")
 
 
 def _leaves(baseline: str, title: str, name: str, one: Cliff) -> str:
