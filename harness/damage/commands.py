@@ -5,8 +5,6 @@ proof, in ``repair-<candidate>``, is an ordinary run on items that the search ne
 the damaged one, which leave alone what the search chose, what divergence alone would have chosen, and random modules.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import math
@@ -146,7 +144,7 @@ def _written(run: RunRecord, summary: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _load(run: RunRecord, variant: Variant, chosen: Chosen) -> tuple[Hybrid, int, bool]:
+def _load(run: RunRecord, variant: Variant, chosen: Chosen) -> "tuple[Hybrid, int, bool]":
     """Load both models; return them, the bytes of the candidate's weights, and whether answers are given in full."""
     from harness.damage.hybrid import Hybrid
     from harness.models import loading
@@ -221,7 +219,11 @@ def repair(
     if "skip_modules" not in METHODS[variant.quantization.method].options:
         text = f"{name}: {variant.quantization.method} takes no skip_modules, so no variant can be made of it here"
         raise UsageError(f"{text}; quantize it again without the modules of `chosen` in {damage_path(run, name)}")
-    cures, others = _gated(variant, sets, bits)
+    # The variants in which the chosen set is kept, the simplest first, and those of other sets of its size.
+    cures = [skipping(variant, "repaired", sets["repaired"])]
+    cures += [] if bits is None else [keeping(variant, f"repaired-{bits}bit", sets["repaired"], bits)]
+    same = {"repaired", "by-divergence" if sets["by-divergence"] == sets["repaired"] else ""}
+    others = [skipping(variant, how, modules) for how, modules in sets.items() if how not in same]
     plan, shared = held_out(run, summary, [variant, *cures, *others])
     label = f"repair-{name}" if bits is None else f"repair-{name}-{bits}bit"
     directory = RunDir(run.directory.path / label)
@@ -246,14 +248,6 @@ def _entry(cure: Variant, baseline: Variant) -> dict[str, Any]:
     own, shared = (one.model_dump(include=_WEIGHTS, exclude_none=True) for one in (cure, baseline))
     entry = cure.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude=_WEIGHTS)
     return {"name": cure.name, **({} if own == shared else own), **entry}
-
-
-def _gated(variant: Variant, sets: Sets, bits: int | None) -> tuple[list[Variant], list[Variant]]:
-    """Return the variants in which the chosen set is kept, the simplest first, and those of other sets of its size."""
-    cures = [skipping(variant, "repaired", sets["repaired"])]
-    cures += [] if bits is None else [keeping(variant, f"repaired-{bits}bit", sets["repaired"], bits)]
-    same = {"repaired", "by-divergence" if sets["by-divergence"] == sets["repaired"] else ""}
-    return cures, [skipping(variant, how, modules) for how, modules in sets.items() if how not in same]
 
 
 def skipping(variant: Variant, how: str, modules: Sequence[str]) -> Variant:

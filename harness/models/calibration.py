@@ -20,8 +20,7 @@ _SHORTEST = 32  # characters; less teaches a quantizer nothing
 # Winnowing (Schleimer, Wilkerson, Aiken: Local Algorithms for Document Fingerprinting, SIGMOD 2003): of every _WINDOW
 # consecutive hashes of _GRAM characters the smallest is kept, so any shared run of _GRAM + _WINDOW - 1 = 50 characters
 # is found for certain, and none shorter than _GRAM ever.
-_GRAM = 40
-_WINDOW = 11
+_GRAM, _WINDOW = 40, 11
 _BOILERPLATE = 0.5  # what more than this share of the prompts contain is their frame, not their question
 _FEW = 4  # prompts, below which nothing is taken for boilerplate
 

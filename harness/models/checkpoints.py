@@ -24,14 +24,10 @@ from harness.models.methods import GPTQMODEL_ENVIRONMENT
 from harness.models.resolve import weights_digest
 from harness.records import Proof
 
-_BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
-_GROUPS = (16, 32, 64, 128, 256, 512, 1024)
+_BITS, _GROUPS = {"gptq": (2, 3, 4, 8), "awq": (4,)}, (16, 32, 64, 128, 256, 512, 1024)
 _AWQ_ROWS = 64  # the search for clipping thresholds goes through the rows in blocks of this many
 # What the quantizer rewrites and should not: it renames tokenizer classes and turns sampling on.
-_FROM_SOURCE = (
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json",
-)  # fmt: skip
+_FROM_SOURCE = Path(__file__).with_name("from_source.txt").read_text("utf-8").split()
 
 
 def make_checkpoint(

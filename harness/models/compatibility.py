@@ -21,10 +21,7 @@ UNCERTAIN_TOKENS = 4  # tokens below it that show whether two models are the sam
 SAME_LOGPROB = 1e-3  # largest difference between log-probabilities of the same weights on the same engine
 OTHER_LOGPROB = 0.3  # a larger one shows other weights behind one name: bfloat16 logits of 16 to 32 are 0.125 apart
 # What servers take of `generation_config.json` if a request does not say: vLLM the first row, `transformers serve` all.
-_SERVER_DEFAULTS = (
-    *("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens", "min_new_tokens"),
-    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "no_repeat_ngram_size", "length_penalty"),
-)
+_SERVER_DEFAULTS = Path(__file__).with_name("server_defaults.txt").read_text("utf-8").split()
 
 
 def partly_quantized(share: float | None) -> str:

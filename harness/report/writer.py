@@ -20,8 +20,7 @@ from harness.report.sanitize import clip, one_line, visible
 from harness.report.section import Section
 from harness.store.files import atomic_write, explained
 
-_STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-_LONGEST = 2000
+_STEP_SUMMARY, _LONGEST = "GITHUB_STEP_SUMMARY", 2000
 _OLD = "report-flips.json"  # answers that earlier versions wrote next to the page
 _REPORTS = ("report.md", "report.html", "junit.xml", _OLD, "model-index-*.yaml", "tail_events.csv", "comparisons.*")
 

@@ -13,8 +13,7 @@ from harness.models.devices import memory_bytes
 from harness.models.formats import Header, headers, stored, weight_files
 from harness.records import Item
 
-GIB = 2**30
-WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+GIB, WIDTHS = 2**30, {"float32": 4, "bfloat16": 2, "float16": 2}
 PLAIN = frozenset({"F32", "BF16", "F16", "F64"})
 SCALES = 1.07  # what the scales of quantized weights add
 

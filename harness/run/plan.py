@@ -182,11 +182,10 @@ def _check_choices(experiment: Experiment, items: Sequence[Item], source: str) -
     if experiment.execution.rehearsal is not None or not unable:
         return
     asked = {item.slice for item in items if item.kind == "choice"}
-    text = (
-        f"weighs choices, and the server of {unable[0].name} ({unable[0].engine.name}) gives no log-probabilities of a "
-        "prompt: set options: {as_text: true}, which asks for the letter in text, leave the slice out, keep its tasks "
-        "that are answered in text, or serve the model with vllm or sglang"
-    )
+    server = f"the server of {unable[0].name} ({unable[0].engine.name}) gives no log-probabilities of a prompt"
+    remedy = "leave the slice out, keep its tasks that are answered in text, or serve the model with vllm or sglang"
+    letter = "set options: {as_text: true}, which asks for the letter in text"
+    text = f"weighs choices, and {server}: {letter}, {remedy}"
     keys = enumerate(spec.key for spec in experiment.slices)
     if problems := [Problem(f"slices[{at}]", f"{key!r} {text}") for at, key in keys if key in asked]:
         raise ConfigError(source, problems)

@@ -221,11 +221,10 @@ def check_events(experiment: Experiment, items: Sequence[Item], source: str) -> 
         problems += [Problem(f"{place}.tail_events.{kind}", text) for kind in kinds if kind not in seen]
         if place != "policy" and (hopeless := [row for row in own if not row.can_pass]):
             worst = max(hopeless, key=lambda row: row.needed - row.items)
-            text = (
-                f"{worst.items} items in {_named(hopeless, worst.stratum)} can never show a rate of tail events below "
-                f"{worst.tolerance:g}, even if there is none: {worst.needed} are needed. Raise items or the tolerance,"
-                " or leave the slice without one (tail_events: {}): events are then shown and decide nothing"
-            )
-            problems.append(Problem(f"{place}.tail_events", text))
+            have = f"{worst.items} items in {_named(hopeless, worst.stratum)} can never show a rate of tail events"
+            text = f"{have} below {worst.tolerance:g}, even if there is none: {worst.needed} are needed"
+            remedy = "Raise items or the tolerance, or leave the slice without one (tail_events: {})"
+            told = f"{text}. {remedy}: events are then shown and decide nothing"
+            problems.append(Problem(f"{place}.tail_events", told))
     if problems:
         raise ConfigError(source, problems)

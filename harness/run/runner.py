@@ -1,7 +1,5 @@
 """Runs an experiment, one process per variant, into a directory that survives any kill. The only writer of answers."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections import Counter, defaultdict
@@ -56,7 +54,7 @@ def ask_baseline(plan: Plan, directory: RunDir, progress: Reporter) -> None:
 
 
 @contextmanager
-def _working(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> Iterator[_Run]:
+def _working(plan: Plan, directory: RunDir, shard: Shard, progress: Reporter) -> "Iterator[_Run]":
     """Hold a shard, its plan written; say after Ctrl-C that nothing is lost. Raises Interrupted."""
     try:
         with ExitStack() as stack:

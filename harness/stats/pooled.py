@@ -48,8 +48,7 @@ def stratified_z(
 ) -> Floats:
     """Return the corrected score statistic of 'delta is `null`', with the strata's own differences at `deltas`."""
     total, skew, item = _moments(lost, gained, n, weights, null, deltas, pool)
-    statistic = ((weights * (gained - lost) / n).sum(-1) - null - 0.5 * item) / np.sqrt(total)
-    shifted = statistic + skew
+    shifted = (((weights * (gained - lost) / n).sum(-1) - null - 0.5 * item) / np.sqrt(total)) + skew
     return np.asarray(2.0 * shifted / (1.0 + np.sqrt(np.maximum(1.0 + 4.0 * skew * shifted, 0.0))))
 
 
@@ -201,8 +200,7 @@ class _Pooled:
         counts, pool = (self.lost, self.gained, self.n, self.shares), self.pool or math.inf
         variances = [float(_moments(*counts, null, one, pool)[0]) for one in _nulls(*counts, null, pool)]
         lost, gained = (float((self.shares * one / self.n).sum()) for one in (self.lost, self.gained))
-        one_item = _variance(np.array(lost), np.array(gained), np.array(1.0), np.array(null))[0]
-        items = float(one_item) / max(variances)
+        items = float(_variance(np.array(lost), np.array(gained), np.array(1.0), np.array(null))[0]) / max(variances)
         return EffectiveCounts(lost * items, gained * items, items, n / items, float(n), 1.0)
 
     def _unseen_p(self, null: float, alternative: Tail) -> float:

@@ -7,8 +7,6 @@ may be applied at every look and keeps its family error over all of them (Ye, Li
 Medicine 32:1112-1124). Passing needs no correction: a candidate passes only when all strata have.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence
@@ -38,7 +36,7 @@ class Spending:
     parameter: float = 0.0
 
     @staticmethod
-    def of(text: str) -> Spending:
+    def of(text: str) -> "Spending":
         """Read ``obrien-fleming``, ``hwang-shih-decani:-1`` or ``power:2``, as `harness.config.fields` checked it."""
         family, _, number = text.partition(":")
         return Spending(family, float(number or 0))
@@ -129,7 +127,7 @@ class _Paths:
             return bottom
         return float(scipy.optimize.brentq(lambda limit: self.crossing(limit, time) - chance, bottom, top, xtol=1e-12))
 
-    def continued(self, time: float, limit: float) -> _Paths:
+    def continued(self, time: float, limit: float) -> "_Paths":
         """The paths that are still below `limit` at `time`."""
         spread = math.sqrt(time - self.time)
         reach, mean = _DEEPEST * math.sqrt(time), self.drift * time

@@ -4,8 +4,6 @@ Limits and p-values say the same thing: low > -margin exactly where p_pass < alp
 p_fail < alpha. The methods' parts live in `binary` and `units`.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence
@@ -174,7 +172,7 @@ class _Test:
     data: units.Units | None = None  # of which a part may break; None for right-or-wrong items of their own
     law: units.Studentised | units.SignFlips | None = None
 
-    def mirrored(self) -> _Test:
+    def mirrored(self) -> "_Test":
         """Swap the sides."""
         counts = replace(self.counts, lost=self.counts.gained, gained=self.counts.lost)
         data = self.data and replace(self.data, sums=-self.data.sums)

@@ -5,8 +5,6 @@ unit: the sum of its items' differences (candidate minus baseline, each in [-1, 
 and its item count. Delta is the ratio of sums, so every item counts once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from dataclasses import dataclass, replace
@@ -240,7 +238,7 @@ class Studentised:
     draws: Floats  # shape [draws]: largest first; infinite where a resample had no spread
     df: float  # units less one, for the tail beyond what the draws resolve
 
-    def mirrored(self) -> Studentised:
+    def mirrored(self) -> "Studentised":
         """Swap the sides."""
         return Studentised(-self.delta, self.se, -self.draws[::-1], self.df)
 
@@ -325,7 +323,7 @@ class SignFlips:
 
     ratios: Floats  # shape [subsets]: sorted deltas of the subsets that were flipped, apart from the empty one
 
-    def mirrored(self) -> SignFlips:
+    def mirrored(self) -> "SignFlips":
         """Swap the sides."""
         return SignFlips(-self.ratios[::-1])
 

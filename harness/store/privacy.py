@@ -27,8 +27,7 @@ _READ = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 REGIONS = tuple(_READ["regions"])
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _READ["patterns"].items()}
 _CARD = re.compile(r"[2-6]\d{12,18}")
-_SHORTEST_IBAN = 15
-_SHORTEST_PLAIN = 10
+_SHORTEST_IBAN, _SHORTEST_PLAIN = 15, 10
 
 
 def check(mode: StoreText, source: str) -> None:

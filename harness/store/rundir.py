@@ -4,8 +4,6 @@ A unit counts only when all its responses are there. Lines of items and answers 
 and of their folder, so that a line that was edited, or copied from another variant, is found by its number.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -47,12 +45,12 @@ class Shard:
         return f"{self.index}/{self.count}"
 
     @classmethod
-    def all(cls, count: int) -> list[Shard]:
+    def all(cls, count: int) -> "list[Shard]":
         """Return every shard of a run that is split into so many."""
         return [cls(index + 1, count) for index in range(count)]
 
     @classmethod
-    def of(cls, unit: int, plan: Mapping[str, Any]) -> Shard:
+    def of(cls, unit: int, plan: Mapping[str, Any]) -> "Shard":
         """Return a work unit's shard, as run.json records it; a run that does not record it dealt units out in turn."""
         count = int(plan["shards"])
         return cls(plan["shard_of"][unit] if "shard_of" in plan else unit % count + 1, count)

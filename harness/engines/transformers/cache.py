@@ -277,7 +277,10 @@ class PrefixTreeCache(KVCachePool):
             for branch, (token, length) in enumerate(zip(mine, reach, strict=True)):
                 if token is not None:
                     ids[row, branch], positions[row, branch] = token, length
-                    self._extend_mask(row, branch, length)
+                    tree = self._trees[row]
+                    if length > tree.known[branch]:  # it sees those that came with the prompt (or draft)
+                        self._visible[row, branch, tree.paths[branch][tree.known[branch] : length]] = True
+                    tree.known[branch] = length + 1
                     growing.append(row * self._branches + branch)
         filled = _filled([tree.filled for tree in self._trees], rows)
         for tree in self._trees:
@@ -295,10 +298,3 @@ class PrefixTreeCache(KVCachePool):
         self._positions[:rows].scatter_(1, columns, here)
         visible, places = self._visible[:rows, :, :width], self._positions[:rows, :width]
         return self.finish(self.forward(ids, visible, here, places, columns).flatten(0, 1)[chosen], keys)
-
-    def _extend_mask(self, row: int, branch: int, length: int) -> None:
-        """Let a branch attend to those of its first `length` tokens that came with the prompt (or draft)."""
-        tree = self._trees[row]
-        if length > tree.known[branch]:
-            self._visible[row, branch, tree.paths[branch][tree.known[branch] : length]] = True
-        tree.known[branch] = length + 1

@@ -26,8 +26,7 @@ from harness.records import Settings
 
 NOT_FINITE = -1  # in place of a token: its row's logits are NaN or infinite
 WORD, ROUNDS = 0xFFFFFFFF, 10
-MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-WEYL = (0x9E3779B9, 0xBB67AE85)
+MULTIPLIERS, WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ from harness.store.divergence import trace_path
 
 TILE_ELEMENTS = 1 << 23  # logits of each side in memory at once on a CPU: 32 MiB of float32
 CPU_CHUNK = 1 << 18  # logits that a CPU looks at at once: they stay in its cache through all the steps of `_measured`
-HEAD = "head.safetensors"
-AGAIN = "give the same command again, or set execution.divergence: false"
+HEAD, AGAIN = "head.safetensors", "give the same command again, or set execution.divergence: false"
 SERIES_BELOW = 0.25  # where the series of `_kl` is nearer to the truth than the difference that it replaces
 
 

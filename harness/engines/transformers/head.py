@@ -1,7 +1,5 @@
 """A model's output head: hidden states to logits, in the model's own rounding or in full float32, in bounded memory."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +29,7 @@ class Head:
         self._bias: Tensor | None = module.bias if plain else None
 
     @classmethod
-    def of(cls, weights: dict[str, Tensor], softcap: float | None) -> Head:
+    def of(cls, weights: dict[str, Tensor], softcap: float | None) -> "Head":
         """Return the head that has these weights: what `weights` gave, on the device where it is to compute."""
         rows, width = weights["weight"].shape
         module = torch.nn.Linear(width, rows, bias="bias" in weights, device="meta").requires_grad_(requires_grad=False)

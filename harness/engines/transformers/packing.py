@@ -12,8 +12,6 @@ Three prompts, "a b c d", "a b c e" and "a b f", become a row of six tokens, dep
 Token q may attend to token k if ``k <= q < end[k]``, which is all of the mask.
 """
 
-from __future__ import annotations
-
 import gc
 import re
 import sys
@@ -139,11 +137,11 @@ class PackedRequests(Generic[R]):
     tree: PackedTree
 
     @classmethod
-    def of(cls, requests: Sequence[R]) -> PackedRequests[R]:
+    def of(cls, requests: Sequence[R]) -> "PackedRequests[R]":
         """Return requests as one row."""
         return cls(tuple(requests), pack([one.sequence for one in requests]))
 
-    def halves(self) -> list[PackedRequests[R]]:
+    def halves(self) -> "list[PackedRequests[R]]":
         """Return two rows with half of the requests each, or this row again if it holds one."""
         middle = len(self.requests) // 2
         return [PackedRequests.of(half) for half in (self.requests[:middle], self.requests[middle:]) if half]

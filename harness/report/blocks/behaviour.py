@@ -31,8 +31,7 @@ _BUCKETS = {
 }
 _Place = tuple[str, str, str]  # slice, stratum, bucket of positions; empty over all positions
 _Lines = dict[str, list[Mapping[str, Any]]]
-_FIGURES = SENTENCES["times"]
-_WARM = "new prompt"
+_FIGURES, _WARM = SENTENCES["times"], "new prompt"
 _CONDITIONS = (_WARM, "known prompt", "prompt perhaps known", "after its start", "after idle time")
 
 
