@@ -9,9 +9,8 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -76,8 +75,7 @@ def lost_variant(run: RunRecord, judgement: Judgement, name: str) -> tuple[Varia
     return variant, places
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(NamedTuple):
     """The items that are asked."""
 
     lost: tuple[Item, ...]  # those that the baseline got right and the candidate did not, in failing strata

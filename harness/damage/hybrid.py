@@ -130,8 +130,7 @@ class Hybrid:
     ) -> None:
         self._items, self._model, self._word_by_word = {item.id: item for item in items}, candidate.model, word_by_word
         self._references, self._settings = dict(references), settings
-        self._scorer = Scorer(items, thinking=thinking)
-        device = str(candidate.model.device)
+        self._scorer, device = Scorer(items, thinking=thinking), str(candidate.model.device)
         engine = HFEngine(baseline.model, baseline.tokenizer, baseline.proof, device=device)
         self.baseline_scores, self._before = self._read(engine)
         self._head, self._modules = engine.head, dict(baseline.model.named_modules())

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import NotComparable, StoreError
 from harness.records import canonical_json, digest
@@ -34,8 +34,7 @@ Modules = frozenset[str]
 Sizes = Mapping[str, int]  # module to the bytes that restoring it costs
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Modules that are restored together."""
 
     name: str  # ``layer 3``, ``layer 3 mlp``, ``self_attn.v_proj``, or the module's own name
@@ -95,8 +94,7 @@ def _fitted(groups: Iterable[Sequence[str]], sizes: Sizes, most: int) -> tuple[s
     return tuple(sorted(chosen))
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """What came of asking the items with some modules restored."""
 
     scores: dict[str, float]  # item id to score, the mean over its samples; 0 if it went unanswered
@@ -179,8 +177,7 @@ class Counts:
         return {"won": self.won, "newly_lost": self.newly_lost, "low": round(low, 2), "high": round(high, 2)}
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A group that was added to those before it."""
 
     name: str
@@ -235,8 +232,7 @@ class _Search:
         self, journal: Journal, ask: Ask, right: Mapping[str, float], sizes: Sizes, seconds: float, say: Say
     ) -> None:
         self.journal, self.ask, self.right, self.sizes, self.limit = journal, ask, right, sizes, seconds
-        self.say, self.found = say, Found()
-        self.base = self.journal.measure(ask, ())
+        self.say, self.found, self.base = say, Found(), self.journal.measure(ask, ())
 
     def measured(self, what: str, modules: Iterable[str], base: Modules = frozenset()) -> Measured:
         """Ask the items, and say what came of it."""

@@ -6,9 +6,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.errors import ModelError, UsageError
 from harness.suite.toolkit.datafiles import filled_lines
@@ -25,8 +24,7 @@ _BOILERPLATE = 0.5  # what more than this share of the prompts contain is their 
 _FEW = 4  # prompts, below which nothing is taken for boilerplate
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(NamedTuple):
     """A set of texts, each seen whole by the quantizer (up to the model's context)."""
 
     name: str  # as the checkpoint's sidecar and the report call it

@@ -46,8 +46,7 @@ def make_checkpoint(
     progress: called with a sentence now and then. `out` appears whole or not at all. Raises `UsageError` for options
     that cannot work, `BackendMissing` without GPTQModel, `ModelError` if the quantizer fails, `Interrupted` on Ctrl-C.
     """
-    started, texts = time.perf_counter(), calibration.texts
-    method = weights_format(method)
+    started, texts, method = time.perf_counter(), calibration.texts, weights_format(method)
     require(method, device)
     _check(source, out, method=method, bits=bits, group_size=group_size)
     options: dict[str, Any] = {"method": method, "bits": bits, "group_size": group_size}

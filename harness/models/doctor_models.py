@@ -23,8 +23,7 @@ def plain_model(folder: Path, head_dim: int = _HIDDEN // _HEADS) -> Path:
 
     letters = enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
     core = Tokenizer(models.BPE({letter: index for index, letter in letters}, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     core.add_special_tokens(["<eos>"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", model_max_length=_CONTEXT)
     sizes = {"vocab_size": len(tokenizer), "hidden_size": _HIDDEN, "intermediate_size": _INNER}
@@ -47,8 +46,7 @@ def _gptq(plain: Path, out: Path) -> None:
         rows, columns = codes.shape
         tensors[f"{name}.qweight"] = _packed(codes.T.reshape(columns // _PER_WORD, _PER_WORD, rows), dim=1)
         zeros = torch.full((columns // _GROUP, rows // _PER_WORD, _PER_WORD), _ZERO - 1)
-        tensors[f"{name}.qzeros"] = _packed(zeros, dim=2)
-        tensors[f"{name}.scales"] = scales.T.contiguous()
+        tensors[f"{name}.qzeros"], tensors[f"{name}.scales"] = _packed(zeros, dim=2), scales.T.contiguous()
         tensors[f"{name}.g_idx"] = (torch.arange(columns) // _GROUP).to(torch.int32)
     _write(plain, out, tensors, {"quant_method": "gptq", **_COMMON, "desc_act": False, "sym": True})
 

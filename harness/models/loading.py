@@ -137,8 +137,7 @@ def _unreadable(request: Request) -> Path:
 
 def _prove(model: Any, tokenizer: Any, request: Request) -> Proof:
     quantized, notes = request.method != "none", notes_of(request)
-    counted, before = audit_model(model), weight_bytes(model)
-    asked = str(request.dtype).removeprefix("torch.")
+    counted, before, asked = audit_model(model), weight_bytes(model), str(request.dtype).removeprefix("torch.")
     dtype, rows = run_once(model, f"{request.folder} as {request.method} in {asked}")
     held, files = weight_bytes(model), weight_files(request.folder, request.stored)
     if quantized and not counted.quantized:

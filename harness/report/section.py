@@ -69,8 +69,7 @@ def as_cell(cell: str | Cell) -> Cell:
     return cell if isinstance(cell, Cell) else Cell(cell)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One variant's line, or its point, in a chart."""
 
     name: str
@@ -126,8 +125,7 @@ class Section:
         return cls(title, sentences=tuple(sentences), formats=formats)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     """A heading with its sections; see `harness.report.blocks`."""
 
     key: str  # its anchor on the page

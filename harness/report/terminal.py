@@ -66,8 +66,7 @@ class Pen:
     def __init__(self, console: Console, *, rest: str = "") -> None:
         self.console, self.rest = console, rest
         self._ascii = console.options.ascii_only
-        self.signs = words.ASCII_SYMBOLS if self._ascii else words.SYMBOLS
-        self._wide = console.width >= _WIDE
+        self.signs, self._wide = words.ASCII_SYMBOLS if self._ascii else words.SYMBOLS, console.width >= _WIDE
 
     def text(self, text: str, style: str = "", longest: int = _LONGEST) -> Text:
         """Make a text from outside harmless, on one line, and spell it as this terminal can."""

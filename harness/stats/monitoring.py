@@ -58,8 +58,7 @@ def evidence(differ: Sequence[int] | NDArray[np.int64], asked: int, rate: float)
     if rate >= 1.0:
         return np.ones_like(counts)
     bets = rate + (1.0 - rate) * (np.arange(_GRID) + 0.5) / _GRID
-    won, lost = np.log(bets / rate), np.log((1.0 - bets) / (1.0 - rate))
-    found = np.ones_like(counts)
+    won, lost, found = np.log(bets / rate), np.log((1.0 - bets) / (1.0 - rate)), np.ones_like(counts)
     wealth = np.full((*counts.shape[:-1], _GRID), -np.inf)  # logarithms of what was staked at calls so far
     for call in range(counts.shape[-1]):
         stake, count = -math.log((call + 1) * (call + 2)), counts[..., call, None]

@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -129,8 +130,7 @@ class _Paths:
 
     def continued(self, time: float, limit: float) -> "_Paths":
         """The paths that are still below `limit` at `time`."""
-        spread = math.sqrt(time - self.time)
-        reach, mean = _DEEPEST * math.sqrt(time), self.drift * time
+        spread, reach, mean = math.sqrt(time - self.time), _DEEPEST * math.sqrt(time), self.drift * time
         low, high = min(mean, 0.0) - reach, min(limit, max(mean, 0.0) + reach)
         panels = max(math.ceil((high - low) / (3.0 * spread)), 4)  # none wider than three standard deviations of a step
         half = (high - low) / (2.0 * panels)
@@ -179,8 +179,7 @@ def look_p(p_value: float, fractions_so_far: tuple[float, ...], spending: Spendi
     return float(scipy.optimize.brentq(short, low, high, xtol=1e-14, rtol=1e-9))
 
 
-@dataclass(frozen=True, slots=True)
-class LooksPlan:
+class LooksPlan(NamedTuple):
     """What looking early does to a plan, for one one-sided test."""
 
     power: float  # chance to cross at some look; a single look at the same items has a little more

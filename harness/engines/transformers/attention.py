@@ -65,8 +65,7 @@ def grouped_sdpa(
 
 def _parts(query: Tensor, key: Tensor) -> int:
     """Return how many parts the keys are cut into."""
-    keys, part = key.shape[2], KEYS_PER_SPLIT
-    blocks = query.shape[0] * query.shape[1] * -(-query.shape[2] // 64)
+    keys, part, blocks = key.shape[2], KEYS_PER_SPLIT, query.shape[0] * query.shape[1] * -(-query.shape[2] // 64)
     if part is None and key.is_cuda and blocks < BLOCKS and query.shape[3] % 8 == 0 and _has_kernels(key.device):
         part = next((one for one in PARTS if keys % one == 0), None)
     return keys // part if part and keys % part == 0 else 1

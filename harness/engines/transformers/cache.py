@@ -124,8 +124,7 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come 
             torch.zeros((rows, one.shape[1], capacity, one.shape[3]), dtype=one.dtype, device=one.device)
             for one in (like.keys, like.values)
         )
-        self.is_initialized = True
-        self._step = step
+        self.is_initialized, self._step = True, step
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the tokens of each active row, and return what the step attends to."""
@@ -175,8 +174,7 @@ class KVCachePool:
             return
         with torch.inference_mode():
             for layer in self._cache.layers:
-                layer.keys[row] = layer.keys[self.used]
-                layer.values[row] = layer.values[self.used]
+                layer.keys[row], layer.values[row] = layer.keys[self.used], layer.values[self.used]
 
     def forward(self, ids: Tensor, visible: Tensor, positions: Tensor, keys: Tensor, columns: Tensor) -> Tensor:
         """Read tokens [rows, tokens] of the rows in use: final hidden states [rows, tokens, width].
@@ -252,8 +250,7 @@ class PrefixTreeCache(KVCachePool):
         """Copy a tree that a prefill read as one row into the next row."""
         size = len(packed.tokens)
         mine = self.copy_prompt(cache, row, np.arange(size))
-        self._visible[mine] = False
-        self._positions[mine, :size] = self.model.tensor(packed.positions)
+        self._visible[mine], self._positions[mine, :size] = False, self.model.tensor(packed.positions)
         paths = tuple(self.model.tensor(path) for path in packed.paths)
         self._trees.append(_Tree(size, paths, [0] * len(paths)))
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -72,8 +72,7 @@ class EngineContext:
         return replace(budget, tokens=tokens, prefix_alone=PREFIX_ALONE.get(device, packing.PREFIX_ALONE))
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(NamedTuple):
     """Requests that are answered together."""
 
     batches: list[list[Row]]  # the rows of one batch are read in one pass

@@ -91,8 +91,7 @@ class Batch:
     def __init__(self, model: LanguageModel, prompts: Sequence[Sequence[int]], pad: int, length: int) -> None:
         longest = max(map(len, prompts))
         fill = [longest - len(prompt) for prompt in prompts]
-        self._model, self._padded = model, any(fill)
-        self._cache = model.new_cache(length, decoding=True)
+        self._model, self._padded, self._cache = model, any(fill), model.new_cache(length, decoding=True)
         self._ids = model.tensor([[pad] * blank + list(prompt) for blank, prompt in zip(fill, prompts, strict=True)])
         self._mask = (torch.arange(longest, device=model.device)[None] >= model.tensor(fill)[:, None]).long()
         self._positions = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)

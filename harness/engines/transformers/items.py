@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +21,7 @@ from harness.stops import cut_at_stops
 References = dict[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Continuation:
+class Continuation(NamedTuple):
     """One choice of one item, in tokens: at least one of the context before it, and at least one of its own."""
 
     item_id: str
@@ -38,8 +38,7 @@ class Continuation:
 ChoiceRow = PackedRequests[Continuation]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoredChoice:
+class ScoredChoice(NamedTuple):
     """How likely a choice is."""
 
     item_id: str

@@ -104,8 +104,7 @@ def group_by_prefix(
     groups: list[list[int]] = []
     added = shared_by_all = first = 0
     for index, sequence, shared in zip(*_in_order(sequences), strict=True):
-        own, shared_by_all = len(sequence) - shared, min(shared_by_all, shared)
-        widest = max(first, len(sequence))
+        own, shared_by_all, widest = len(sequence) - shared, min(shared_by_all, shared), max(first, len(sequence))
         alike = shared_by_all >= WORTH_SHARING and 3 * shared_by_all >= widest and widest <= longest
         if alike and most > 0 and added + own <= most:
             groups[-1].append(index)

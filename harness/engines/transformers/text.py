@@ -11,8 +11,7 @@ class TextCodec:
     """A tokenizer with lm_eval's rules. `end_ids` end an answer; `pad_id` fills rows and never shows in an answer."""
 
     def __init__(self, tokenizer: Any, extra_end_ids: Sequence[int] = ()) -> None:
-        self._tokenizer = tokenizer
-        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self._tokenizer, bos, eos = tokenizer, tokenizer.bos_token_id, tokenizer.eos_token_id
         self._prefix_id: int | None = bos if bos is not None else eos
         self._bos_text: str | None = getattr(tokenizer, "bos_token", None)
         self._prefix_text: str | None = None if self._prefix_id is None else tokenizer.decode(self._prefix_id)
