@@ -23,6 +23,7 @@ _TAKES = {
 }
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _SECRET = re.compile(r"api[-_]?key|token$|password|secret", re.IGNORECASE)
+_Name = Literal["transformers", "vllm", "sglang", "llama-cpp", "transformers-serve", "openai", "lm_eval"]
 _words = BeforeValidator(lambda command: shlex.split(command) if isinstance(command, str) else command)
 
 
@@ -30,9 +31,7 @@ class EngineSpec(Strict):
     """The engine of a variant: its name alone, or the name with its options."""
 
     later: ClassVar = ("stream", "cached_pass", "tools")
-    name: Literal["transformers", "vllm", "sglang", "llama-cpp", "transformers-serve", "openai", "lm_eval"] = (
-        "transformers"
-    )
+    name: _Name = "transformers"
     """``transformers`` runs in a process of quantcliff, `MANAGED` are servers that it starts, ``openai`` is a server
     that runs already, ``lm_eval`` any model class of lm_eval."""
     args: dict[str, Any] = Field(default_factory=dict)  # flags of the server, or arguments of the lm_eval model

@@ -80,11 +80,8 @@ def _zeros_as_kernels_read_them(model: Any) -> Iterator[None]:
     """Within it, GPTQ zero points are stored as the kernel reads them; on disk and after packing they are one less."""
     from gptqmodel.utils.model import convert_gptq_v1_to_v2_format_module
 
-    packed = [
-        (module, module.qzeros.data.clone())
-        for module in model.modules()
-        if getattr(module, "REQUIRES_FORMAT_V2", False) and module.qzero_format() == 1
-    ]
+    later = (one for one in model.modules() if getattr(one, "REQUIRES_FORMAT_V2", False) and one.qzero_format() == 1)
+    packed = [(module, module.qzeros.data.clone()) for module in later]
     for module, _ in packed:
         convert_gptq_v1_to_v2_format_module(module, bits=module.bits, pack_dtype=module.pack_dtype)
     try:

@@ -138,11 +138,9 @@ def weights_digest(path: Path) -> str:
     with contextlib.suppress(OSError, ValueError):
         known = json.loads(memory.read_text())
     before = known if isinstance(known, dict) else {}
-    found = {
-        file.name: _known_or_read(file, before.get(file.name))
-        for file in ([path] if path.is_file() else sorted(path.iterdir()))
-        if file.suffix in _MEANING_SUFFIXES and file.name not in _MEANINGLESS and file.is_file()
-    }
+    files = [path] if path.is_file() else sorted(path.iterdir())
+    meant = (one for one in files if one.suffix in _MEANING_SUFFIXES and one.name not in _MEANINGLESS and one.is_file())
+    found = {file.name: _known_or_read(file, before.get(file.name)) for file in meant}
     if found != known:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
             memory.parent.mkdir(parents=True, exist_ok=True)

@@ -35,33 +35,27 @@ def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = 4_00
     """Return the page. `text_bytes`: how much of it answers to browse may take; the whole page stays under 6 MB."""
     pairs = answers.pairs(evidence)
     inside = answers.fitting(pairs, text_bytes)
-    return render(
-        "report.html.j2",
-        filled("page", judgement, evidence),
-        judgement.baseline,
-        judgement=judgement,
-        evidence=evidence,
-        flips_json=Markup(answers.page_json(inside)),  # noqa: S704 - page_json leaves no HTML in it
-        browsable=bool(inside),
-        left_out=len(pairs) - len(inside) + evidence.flips_left_out,
-        noise=control_sentence(judgement),
-        cost_of=lambda name: one_line(relative_cost(judgement, evidence, name)),
-        worst=partial(behaviour.worst, judgement, evidence),
-    )
+    flips = Markup(answers.page_json(inside))  # noqa: S704 - page_json leaves no HTML in it
+    more: dict[str, Any] = {
+        "judgement": judgement,
+        "evidence": evidence,
+        "flips_json": flips,
+        "browsable": bool(inside),
+    }
+    more |= {"left_out": len(pairs) - len(inside) + evidence.flips_left_out, "noise": control_sentence(judgement)}
+    more |= {"cost_of": lambda name: one_line(relative_cost(judgement, evidence, name))}
+    more |= {"worst": partial(behaviour.worst, judgement, evidence)}
+    return render("report.html.j2", filled("page", judgement, evidence), judgement.baseline, **more)
 
 
 def render(template: str, blocks: Sequence[tuple[Block, list[Section]]], baseline: str, **more: Any) -> str:
     """Return a page of these blocks. baseline: the name that charts draw as such."""
     script = _file("report.js")
     shown = [(block, sections) for block, sections in blocks if sections or block.absent or block.key == "flips"]
-    found = more | {
-        "css": Markup(_file("report.css")),  # noqa: S704 - our own file
-        "script": Markup(script),  # noqa: S704 - our own file
-        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "blocks": shown,
-        "base": baseline,
-        "marks": {block.key: _worst(sections) for block, sections in shown},
-    }
+    own = {"css": Markup(_file("report.css")), "script": Markup(script)}  # noqa: S704 - our own files
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    marks = {block.key: _worst(sections) for block, sections in shown}
+    found = {**more, **own, "script_digest": digest, "blocks": shown, "base": baseline, "marks": marks}
     return _environment().get_template(template).render(found)
 
 

@@ -29,13 +29,10 @@ def write(run_dir: Path, judgement: Judgement, evidence: Evidence) -> list[Path]
     """Write every report file whole, then GitHub's step summary; give the files of the run. Raises StoreError."""
     from harness.report.html import html_report  # late: `--help` and the terminal need not wait for the templates
 
-    files: dict[str, str | bytes] = {
-        "report.md": markdown_report(judgement, evidence),
-        "junit.xml": junit(judgement, evidence),
-        "report.html": html_report(judgement, evidence),
-        "comparisons.csv": csv_text(comparisons(judgement)),
-        "comparisons.parquet": parquet_bytes(comparisons(judgement)),
-    }
+    files: dict[str, str | bytes] = {"report.md": markdown_report(judgement, evidence)}
+    files |= {"junit.xml": junit(judgement, evidence), "report.html": html_report(judgement, evidence)}
+    table = comparisons(judgement)
+    files |= {"comparisons.csv": csv_text(table), "comparisons.parquet": parquet_bytes(table)}
     for section in (one for _, sections in filled("table", judgement, evidence) for one in sections):
         files[f"{section.title}.csv"] = csv_text(section)
     for candidate in (one for one in judgement.candidates if one.strata):

@@ -19,10 +19,8 @@ from harness.store.rundir import ITEMS, RunDir, Shard, place_of
 def select_items(directory: RunDir, ids: Sequence[str], clusters: Sequence[str]) -> list[Item]:
     """Return the items named by id or by source. Raises UsageError for a name that is not in the run, StoreError."""
     items = directory.items()
-    for what, names, known in (
-        ("an item", ids, {item.id for item in items}),
-        ("a cluster", clusters, {item.cluster for item in items}),
-    ):
+    asked = (("an item", ids, {one.id for one in items}), ("a cluster", clusters, {one.cluster for one in items}))
+    for what, names, known in asked:
         if unknown := [name for name in names if name not in known]:
             text = f"{unknown[0]!r} is not {what} of this run, so nothing was erased"
             raise UsageError(f"{text}: see {directory.path / ITEMS} for their names")

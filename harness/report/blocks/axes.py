@@ -26,10 +26,8 @@ def cliffs(judgement: Judgement, _: Evidence) -> Section:
             (quiet if flat else rows).append((title, f"{level:g}", score(first.baseline[at]), *scores))
         if not flat:
             means = {base: first.baseline} | {name: one.candidate for name, one in curves.items()}
-            lines = (
-                Line(name, tuple((f"{level:g}", 100 * y) for level, y in zip(levels, own, strict=True)))
-                for name, own in means.items()
-            )
+            named = [f"{level:g}" for level in levels]
+            lines = (Line(one, tuple(zip(named, [100 * y for y in own], strict=True))) for one, own in means.items())
             drawn.append(Chart(title, x, tuple(lines), rule=100 * first.score))
             said += [_leaves(base, title, *one) for one in curves.items() if one[1].at is not None]
     count = len({row[0] for row in quiet})

@@ -127,12 +127,11 @@ def routing(judgement: Judgement, evidence: Evidence) -> Section:
         choices = (text for plan in made for text in (plan.variants[at], percent(plan.costs[at])))
         rows.append((*place, percent(share), *choices, ", ".join(passed) or "none"))
     note = NOTES["routing"].format(baseline=base) if made else ""
-    said = [
-        NOTES["traffic_moves" if plan.leaving else "traffic_stays"].format(
-            baseline=base, measure=plan.measure, share=percent(plan.leaving), cost=percent(plan.blended)
-        )
-        for plan in made
-    ]
+    said = []
+    for plan in made:
+        about = {"baseline": base, "measure": plan.measure, "share": percent(plan.leaving)}
+        text = NOTES["traffic_moves" if plan.leaving else "traffic_stays"]
+        said.append(text.format(**about, cost=percent(plan.blended)))
     said, folded = said or [NOTES["no_routing"]], "who passed in each stratum, and its route"
     return Section("Routing plan", columns + names("passed"), tuple(rows), tuple(said), note, folded)
 
