@@ -282,11 +282,8 @@ class _Search:
         A group's gain is measured again whenever another was added: only the first in line is, as gains rarely grow.
         """
         current, now = frozenset[str](), self.base
-        line = sorted(
-            (counts.rank(group.bytes), at, group, counts, 0)
-            for at, (group, counts, _) in enumerate(self.found.groups)
-            if counts.net > 0
-        )
+        able = [(at, group, own) for at, (group, own, _) in enumerate(self.found.groups) if own.net > 0]
+        line = sorted((own.rank(group.bytes), at, group, own, 0) for at, group, own in able)
         alone = {group.name: counts for group, counts, _ in self.found.groups}
         while line:
             _, at, group, gain, rounds = heapq.heappop(line)

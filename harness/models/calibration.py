@@ -66,9 +66,9 @@ def _json_lines(path: Path) -> Iterator[str]:
 def sidecar(calibration: Calibration) -> dict[str, Any]:
     """What a checkpoint keeps of a set: its name, and of every text a digest, a length and fingerprints, no words."""
     digests = (hashlib.sha256(text.encode()).hexdigest() for text in calibration.texts)
+    told = zip(digests, calibration.texts, strict=True)
     texts = [
-        {"sha256": digest, "characters": len(text), "fingerprints": sorted(_fingerprints(text))}
-        for digest, text in zip(digests, calibration.texts, strict=True)
+        {"sha256": one, "characters": len(text), "fingerprints": sorted(_fingerprints(text))} for one, text in told
     ]
     return {"calibration": calibration.name, "texts": texts}
 

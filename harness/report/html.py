@@ -36,13 +36,9 @@ def html_report(judgement: Judgement, evidence: Evidence, text_bytes: int = 4_00
     pairs = answers.pairs(evidence)
     inside = answers.fitting(pairs, text_bytes)
     flips = Markup(answers.page_json(inside))  # noqa: S704 - page_json leaves no HTML in it
-    more: dict[str, Any] = {
-        "judgement": judgement,
-        "evidence": evidence,
-        "flips_json": flips,
-        "browsable": bool(inside),
-    }
-    more |= {"left_out": len(pairs) - len(inside) + evidence.flips_left_out, "noise": control_sentence(judgement)}
+    more: dict[str, Any] = {"judgement": judgement, "evidence": evidence, "noise": control_sentence(judgement)}
+    left_out = len(pairs) - len(inside) + evidence.flips_left_out
+    more |= {"flips_json": flips, "browsable": bool(inside), "left_out": left_out}
     more |= {"cost_of": lambda name: one_line(relative_cost(judgement, evidence, name))}
     more |= {"worst": partial(behaviour.worst, judgement, evidence)}
     return render("report.html.j2", filled("page", judgement, evidence), judgement.baseline, **more)

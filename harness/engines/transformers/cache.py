@@ -120,10 +120,8 @@ class _Layer(DynamicLayer):  # type: ignore[misc]  # transformers' classes come 
     def __init__(self, like: Any, rows: int, capacity: int, step: _Step) -> None:
         super().__init__()
         self.dtype, self.device = like.keys.dtype, like.keys.device
-        self.keys, self.values = (
-            torch.zeros((rows, one.shape[1], capacity, one.shape[3]), dtype=one.dtype, device=one.device)
-            for one in (like.keys, like.values)
-        )
+        held = (like.keys, like.values)
+        self.keys, self.values = (one.new_zeros((rows, one.shape[1], capacity, one.shape[3])) for one in held)
         self.is_initialized, self._step = True, step
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
