@@ -114,7 +114,7 @@ class EffectiveCounts:
     design_effect: float  # variance of delta with its clusters over the variance were its items independent
     df: float = math.inf  # of Student's t, where the variance is that of sources
 
-    def widened(self, factor: float) -> EffectiveCounts:
+    def widened(self, factor: float) -> "EffectiveCounts":
         """Return those of a variance `factor` times as large."""
         parts = {name: getattr(self, name) / factor for name in ("lost", "gained", "n")}
         return replace(self, **parts, unit=self.unit * factor)
@@ -242,7 +242,7 @@ class Studentised:
         """Swap the sides."""
         return Studentised(-self.delta, self.se, -self.draws[::-1], self.df)
 
-    def widened(self, factor: float, _: float) -> Studentised:
+    def widened(self, factor: float, _: float) -> "Studentised":
         """Return the law with `factor` times the standard error."""
         return replace(self, se=self.se * factor)
 
@@ -327,7 +327,7 @@ class SignFlips:
         """Swap the sides."""
         return SignFlips(-self.ratios[::-1])
 
-    def widened(self, factor: float, delta: float) -> SignFlips:
+    def widened(self, factor: float, delta: float) -> "SignFlips":
         """Return the law with `factor` times the distances from delta."""
         return SignFlips(delta + (self.ratios - delta) * factor)
 
