@@ -16,7 +16,7 @@ from harness.errors import NotComparable
 from harness.judge import averages, cliffs
 from harness.judge.decisions import decide
 from harness.judge.layers import LEFT_OUT, WHOLE, Layering, counted, layered_looks, missing, stands
-from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Floats, Labels, Outcomes, Pairs, listed, natural_key, pair
+from harness.judge.outcomes import ALLOW_UNMATCHED, Columns, Labels, Outcomes, Pairs, listed, natural_key, pair
 from harness.judge.pooled import with_pooled
 from harness.judge.rules import Place, Rules
 from harness.judge.summaries import Cliff, Comparison, Comparisons, Look, StratumNumbers
@@ -106,10 +106,10 @@ class Index:
         if baseline.fingerprint.all():  # items that were asked the same are one source, whatever their ids
             alike, size = np.unique(baseline.fingerprint, return_inverse=True)[1], np.int64(len(baseline))
             if alike.max() < size - 1:  # also where many customers of a stratum ask the same few questions
-                asked, given = (_effective(self.place, codes, count) for codes in (alike, sources))
-                fewer = (asked < given)[self.place] | own
-                self.other = None if own else np.where(fewer, sources + size, alike).astype(np.int32)
-                own, sources = False, np.where(fewer, alike, sources + size).astype(np.int32)
+                # The kind of which an item's source has more items comes first, for what is judged by one alone.
+                kinds = [alike.astype(np.int32)] if own else [alike.astype(np.int32), sources]
+                kinds.sort(key=lambda codes: -float(np.square(np.bincount(codes)).sum()))
+                self.other, sources, own = kinds[1] if kinds[1:] else None, kinds[0], False
         self.cluster = None if own else sources  # shape [items]: source; None if every item is its own
         self.levels = _constant_levels(baseline, self.place, count)  # per place: axis to level, where all items agree
         # Per place: mean score of guessing, and summed traffic.
@@ -117,12 +117,6 @@ class Index:
         self.weight = np.bincount(self.place, baseline.weight, count).astype(np.float64)
         self.looks = int(baseline.look.max())  # the last look that any item belongs to
         self.layer = np.array([layers.get(one, WHOLE) for one in baseline.items], np.int8) if layers else None
-
-
-def _effective(place: NDArray[np.int32], codes: NDArray[Any], count: int) -> Floats:
-    """Return how many sources of equal size each place's are worth (Kish 1965, Survey Sampling, section 8.2)."""
-    keys, sizes = np.unique(place * np.int64(len(place)) + codes, return_counts=True)
-    return np.bincount(at := keys // len(place), sizes, count) ** 2 / np.bincount(at, sizes**2, count)
 
 
 def _constant_levels(baseline: Outcomes, place: NDArray[np.int32], count: int) -> tuple[Mapping[str, str], ...]:
