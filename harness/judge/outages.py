@@ -80,7 +80,7 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
         if kinds - {False}:
             spoken = _SPEAKS.search(text) and not (CERTAIN.match(same[0].text) or FAILURE.fullmatch(same[0].text))
             to = sure if True in kinds and not (refusal(text) or spoken) else doubtful
-            said = text if len(texts) > 1 else min(texts)
+            said = text if len(texts) > 1 and text != _CERTAINLY else min(texts)
             to |= {one.item: to.get(one.item, said) for one in same}
     return Outages(sure, {item: text for item, text in doubtful.items() if item not in sure})
 

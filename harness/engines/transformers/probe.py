@@ -28,7 +28,7 @@ PATHS = (
     Path(trees=False, padded=False, batched=True, state="none"),
     Path(trees=False, padded=False, batched=False, state="none"),
 )  # the ways of asking a model, the fastest first
-SLOWER = {"keys": "", "own": "; answers grow on the model's own state", "none": "; every step reads all again: slow"}
+SLOWER = {"keys": "", "own": "; answers grow on the model's own state", "none": "; every step reads everything again"}
 FOREIGN = (TypeError, ValueError, AttributeError, LookupError, RuntimeError, StopIteration, ArithmeticError)
 """What models raise for arguments that are not theirs."""
 

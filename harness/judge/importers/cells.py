@@ -46,7 +46,7 @@ class Column(NamedTuple):
     def labels(self) -> Labels:
         """Return the cells as levels: what pandas writes as True and JSON as true is one."""
         told = [as_level(value) for value in self.values]
-        names = Labels.of([one.lower() for one in told] if {*told} <= {"True", "False", "none"} else told)
+        names = Labels.of([one.lower() if one in {"True", "False"} else one for one in told])
         return names if self.codes is None else Labels(names.codes[self.codes], names.names)
 
 

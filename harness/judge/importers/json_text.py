@@ -44,7 +44,11 @@ def leaves(told: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         role = next((one for key in ("role", "from", "type") if isinstance(one := told[-1].get(key), str)), "")
         for other in (*_SYSTEM, *(_ASKING if role.lower() in _ANSWERING else ())) if role not in _SYSTEM else ():
             first: dict[str, Any] = next((one for one in told if other in one.values()), {})
-            yield from ((f"{name}.{other}.{key}".lstrip("."), one) for key, one in first.items() if one != other)
+            yield from (
+                (f"{name}.{other}.{key}".lstrip("."), one)
+                for key, one in first.items()
+                if one != other and isinstance(one, str)
+            )
         parts, name = [one for one in told if not role or role in one.values()], f"{name}.{role}".rstrip(".")
         parts = [one for one in parts if one.get("content") or not one.get("tool_calls")] or parts
         keys = dict.fromkeys(key for one in parts for key in one)

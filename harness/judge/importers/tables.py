@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +18,19 @@ from harness.judge.importers.json_text import unwritten
 from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, check_one_model
 from harness.judge.outages import CERTAIN
 from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
-from harness.records import canonical_json
 from harness.suite.chance import guessing
 
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text("utf-8"))
 _PATTERNS, _LOOSE = map(re.compile, _COLUMNS["patterns"].values()), frozenset(_COLUMNS["names"]["loose"])
-_ASKED, _RIGHT, _BESIDE, _MADE, _LIKELY, _ANSWER, _EXPECTED, _MEASURED, _STATE = _PATTERNS
+_ASKED, _RIGHT, _BESIDE, _MADE, _LIKELY, _ANSWER, _EXPECTED, _MEASURED, _PRICED, _STATE = _PATTERNS
 _IS_ASKED = re.compile(f"{_ASKED.pattern}|{_RIGHT.pattern}").fullmatch
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
 _HOW = f"{Path(__file__).with_name('how_asked.txt').read_text('utf-8')}|{_MADE.pattern}"  # of names
-_SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evaluator", "criterion", "rubric"), 1)
+_SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evaluator"), 1)
 _MOST = _SCORED | dict.fromkeys(("judge", "grader"), 1)
 """How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
+_SEVERAL = 20  # different answers, half of them sentences, that make a column one of sentences, twice
 _SORTED = 5  # items of the lowest and highest score if a table is sorted by it
-_WORD, _SENTENCE = re.compile(r"[^\W\d_]{2,}"), 6  # a word; so many are a sentence
 _OBJECT, _VALUE = (
     re.compile(r"\s*(\[\s*)?\{"),
     re.compile(r"-?\d+\.\d+(e-?\d+)?|[\d/.-]+[ T][\d:.+]+\S*|(?=\S*\d)[\w-]{16,}"),
@@ -94,12 +93,13 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     known = [one for one in column_names(path) if one not in used and not _MEASURED.fullmatch(one)]
     texts = {"text", "content", "message"} if options.prompt or any(map(_ASKED.fullmatch, known)) else set()
     answering = [one for one in known if one in texts or (_ANSWER.search(one) and not _EXPECTED.search(one))]
+    answering = [one for one in answering if not _PRICED.fullmatch(one)] or answering
     others = [one for one in known if one not in answering and known.count(one) == 1 and _STATE.search(one)]
     states, wanted = {one: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", one) for one in others}, [*answering, *others]
     items, *answers = read_columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [Column([])]
     ids, found = item_ids(items, path), defaultdict[str, set[Said]](set)
     labels = [
-        *_unfolded(answering, [one.labels() for one in answers]),
+        *_unfolded(answering, [one.labels() for one in answers[: len(answering)]]),
         *(one.labels() for one in answers[len(answering) :]),
     ]
     empty = [np.array([name == "none" for name in one.names])[one.codes] for one in labels[: len(answering)]]
@@ -129,11 +129,16 @@ def _unfolded(names: Sequence[str], labels: Sequence[Labels]) -> Iterator[Labels
     These are columns of nothing but numbers, dates and ids next to one of sentences.
     """
     outer = {name[: dot.start()] for name in names for dot in re.finditer(r"\.", name)}
-    wordy = any(2 * sum(" " in cell for cell in one.names) > len(one.names) for one in labels)
-    for name, one in zip(names, labels, strict=False):
-        values = wordy and not _LIKELY.search(name) and all(map(_VALUE.fullmatch, one.names))
-        odd = [values or (name in outer and _OBJECT.match(cell) is not None) for cell in one.names]
-        yield Labels.of(["none" if odd[code] else one.names[code] for code in one.codes]) if any(odd) else one
+    wordy = any(_SEVERAL < 2 * sum(" " in cell for cell in one.names) > len(one.names) for one in labels)
+    filled = [np.array([cell != "none" for cell in one.names])[one.codes] for one in labels]
+    for name, one in zip(names, labels, strict=True):
+        odd = np.array([wordy and not _LIKELY.search(name) and all(map(_VALUE.fullmatch, one.names))])
+        if name in outer:  # where something of the object has a column of its own
+            inner = [own for other, own in zip(names, filled, strict=True) if other.startswith(f"{name}.")]
+            odd = np.array([_OBJECT.match(cell) is not None for cell in one.names])[one.codes] & np.any(inner, axis=0)
+        odd = np.broadcast_to(odd, one.codes.shape)
+        told = zip(one.codes, odd, strict=True)
+        yield Labels.of(["none" if no else one.names[code] for code, no in told]) if odd.any() else one
 
 
 def _failure(column: str, told: str) -> Said | None:
@@ -146,9 +151,9 @@ def _failure(column: str, told: str) -> Said | None:
 
 
 def _alike(text: str) -> str:
-    """A cell as it is compared: without line ends and double spaces, lists and objects in one form of writing."""
+    """A cell as it is compared: with one kind of line ends, lists and objects in one form of writing."""
     told = unwritten(text) if text[:1] in {"[", "{"} else text
-    return " ".join(text.split()) if isinstance(told, str) else canonical_json(told)
+    return text.replace("\r\n", "\n") if isinstance(told, str) else json.dumps(told, sort_keys=True)
 
 
 def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, set[str]]:
@@ -186,30 +191,5 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
             if where_from or 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
                 del asked[name]
     told = zip(*([one.names[code] for code in one.codes] for one in asked.values()), strict=True)
-    ids, rows = item_ids(items, paths[0]), [*told]
-    if len({*rows}) < len(rows):
-        more = _texts_beside(paths, options, asked)
-        rows = [(*one, *(cells.get(item, "") for cells in more)) for item, one in zip(ids, rows, strict=True)]
-    found = dict(zip(ids, (fingerprint(*one) for one in rows), strict=True))
+    found = dict(zip(item_ids(items, paths[0]), (fingerprint(*sorted(one)) for one in told), strict=True))
     return found if len(set(found.values())) > 1 else {}
-
-
-def _texts_beside(paths: Sequence[Path], options: ImportOptions, asked: Iterable[str]) -> list[dict[str, str]]:
-    """Return the columns of sentences that all tables have alike, item by item: what else a question is about."""
-    known = [column_names(path) for path in paths]
-    used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt, *asked}
-    used |= {one.rpartition(".")[0] for own in known for one in own}  # what holds others
-    names = [one for one in known[0] if one not in used and not (_ANSWER.search(one) or _MEASURED.fullmatch(one))]
-    names = [one for one in names if all(own.count(one) == 1 for own in known)]
-    tables = []
-    for path in paths if names else ():
-        items, *columns = read_columns(path, [options.item or "item", *names], optional=names)
-        ids, labels = item_ids(items, path), [one.labels() for one in columns]
-        tables.append([dict(zip(ids, (one.names[code] for code in one.codes), strict=True)) for one in labels])
-    found = []
-    for first, *rest in zip(*tables, strict=True):
-        texts = {*first.values()}
-        words = sum(len(_WORD.findall(one)) for one in texts)
-        alike = all(own.get(item, text) == text for own in rest for item, text in first.items())
-        found += [first] if len(texts) > 1 and words >= _SENTENCE * len(texts) and alike else []
-    return found
