@@ -134,11 +134,9 @@ class Strict(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
-        fields, data = type(self).model_fields, dict(handler(self))
-        for name in self.later:
-            if getattr(self, name) == fields[name].get_default(call_default_factory=True):
-                data.pop(name, None)
-        return data
+        fields = type(self).model_fields
+        old = {one for one in self.later if getattr(self, one) == fields[one].get_default(call_default_factory=True)}
+        return {name: value for name, value in handler(self).items() if name not in old}
 
 
 class Layers(Strict):

@@ -27,7 +27,6 @@ class Method:
     """One quantization method."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-
     name: str  # what a config calls it
     rounding: float  # largest norm of the difference from a tiny random model's plain answers over their norm
     options: frozenset[str] = frozenset()  # fields of `harness.config.schema.Quantization` that it takes

@@ -32,13 +32,9 @@ class Unit:
 
 def planned_tokens(items: Iterable[Item], samples: int) -> int:
     """Return what items cost at most, in tokens of prompts and answers; a prompt's shared beginning counts once."""
-    prompts: dict[str, int] = defaultdict(int)
-    answers = 0
-    for item in items:
-        name = item.prefix_group or item.id
-        prompts[name] = max(prompts[name], item.prompt_tokens)
-        answers += item.max_tokens * samples
-    return sum(prompts.values()) + answers
+    alike = grouped((item.prefix_group or item.id, item) for item in items).values()
+    prompts = sum(max(item.prompt_tokens for item in own) for own in alike)
+    return prompts + samples * sum(item.max_tokens for own in alike for item in own)
 
 
 def split_units(units: Sequence[Unit], count: int, samples: int) -> list[int]:
@@ -60,10 +56,8 @@ def idle_share(units: Sequence[Unit], count: int, samples: int) -> float:
     loads: dict[tuple[int, int], int] = defaultdict(int)
     for unit, shard in zip(units, split_units(units, count, samples), strict=True):
         loads[unit.look, shard] += planned_tokens(unit.items, samples)
-    slowest: dict[int, int] = defaultdict(int)
-    for (look, _), load in loads.items():
-        slowest[look] = max(slowest[look], load)
-    return 1 - sum(loads.values()) / (count * sum(slowest.values()))
+    by_look = grouped((look, load) for (look, _), load in loads.items()).values()
+    return 1 - sum(loads.values()) / (count * sum(map(max, by_look)))
 
 
 def plan_units(
