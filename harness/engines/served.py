@@ -125,8 +125,9 @@ class ServedEngine(EngineBase):
         """Make those answers thoughts that do not close what the template opened: where others do, or that were cut."""
         opens = "" if _HIDES in self._spent.notes else self._encoder.opens
         texts = [(one, split(one.text)[1]) for one in given if isinstance(one, Generation)] if opens else []
-        closing = any(thought and not one.text.startswith((opens, "<think>\n")) for one, thought in texts)
-        self._closes = self._closes or closing
+        closing = sum(bool(thought) and not one.text.startswith((opens, "<think>\n")) for one, thought in texts)
+        # One mark may be astray, unless the server counts that template's tokens.
+        self._closes = self._closes or closing >= (1 if self._offset == 0 else max(len(texts) / 3, 1))
         read = self._closes or self._offset == 0  # the server's template opens the thought as well
         bare = [one for one, thought in texts if not thought and (read if one.finish != "eos" else self._closes)]
         unclosed = [one for one in bare if one.finish != "eos" or one.item_id not in offered]

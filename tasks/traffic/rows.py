@@ -32,38 +32,44 @@ FILLING = (
     r"|(?:flag|mark|label|tag|treat|regard|deem|categori[sz]|qualif|count|describ|report)\w*|have|had|been|hint|trace"
     r"|kinds?|sorts?|types?|forms?|criteria|meets?|for|from|even|at all|in|by|with|need|enough|much|so|too|yet|most"
     r"|(?:requir|warrant|exhibit|display|demonstrat|indicat|suggest|constitut|involv|includ|hold)\w*|can|could|should|would"
-    r"|characteristics?|features?|indicat(?:ions?|ors?)|typical|obvious|clear|direct|strong|any|or|nor|language"
+    r"|characteristics?|features?|indicat(?:ions?|ors?)|typical|obvious|clear|direct|strong|language"
     r"|(?!(?:on|unlike|mere|simp|sole|exclusive|pure)ly)[a-z]+ly|very"
     r"|um|als|ein(?:e[nmrs]?)?|une?|du|des?|besonders|sehr|tr\u00e8s|muy|molto"
 )
 """Words that stand between a negation and the label that it rejects, as in `does not appear to be spam`."""
-_QUOTES = r"(?:[^\S\n]|[*_\"'\u201c]){1,9}"
-_OTHERS = r"(?:(?:[a-z-]+ )?[a-z-]+, ){0,4}(?:[a-z-]+ )?[a-z-]+,? n?or"
+_QUOTES = r"(?:[^\S\n]|[*_\"'\u201c]){1,9}+"
+_OTHERS = r"(?:(?!n?or\b)[a-z-]++, ){0,4}+(?:(?!n?or\b)[a-z-]++,? ){1,2}+n?or"
 REJECTING = (
     rf"\b(?:(?:not|\w+n['\u2019]t|non|neither|nor|never|cannot|hardly|(?<!not )unlikely|rather than|instead of"
-    rf"|unable|(?<!not )unclear|fails?|lacks?|no longer|no need|insufficient evidence|(?:hard|difficult) to say"
+    rf"|unable|(?<!not )unclear|(?<!not )(?<!n't )(?:fails? to|lacks?)|no longer"
+    rf"|no need|insufficient evidence|(?:hard|difficult) to say"
     rf"|no es|pas|nicht|kein(?:e[nmrs]?)?|no(?:{_QUOTES}(?:obvious|clear|real|direct|strong|explicit)){{0,2}}{_QUOTES}"
     rf"(?:evidence|signs?|indicat(?:ions?|ors?)|hints?|traces?|reason))\b(?:-|{_QUOTES})"
-    rf"(?:(?:{FILLING}|{_OTHERS})\b{_QUOTES}){{0,9}}|no\b{_QUOTES}(?:{_OTHERS}{_QUOTES})?)"
+    rf"(?:(?>(?:{FILLING})\b){_QUOTES}){{0,9}}+(?:{_OTHERS}\b{_QUOTES})?(?:(?>(?:{FILLING})\b){_QUOTES}){{0,3}}+"
+    rf"|no\b{_QUOTES}(?:{_OTHERS}{_QUOTES})?)"
 )
 """How an answer in English, or briefly in German, French or Spanish, begins to say which label does not hold."""
 DENIED = (
-    r"(?:[*_\"']{0,3}\s?(?:[:?=]|-(?=\s))[\s*_\"']{0,4}(?:no|none|false|nein|non)\b(?=[*_\"'\s]{0,4}(?:[.,;!}\n](?!\s?\d)|\Z))"
-    r"|\s(?:(?:is|was|are|were|has|have|been|be)\s){0,3}(?:not\s(?:been\s)?(?:detected|found|present|warranted|indicated|likely"
-    r"|applicable|required|needed|evident)|unlikely|denied)\b)"
+    r"[*_\"']{0,3}\s?(?:[:?=]|-(?=\s))[\s*_\"']{0,4}(?:no|none|false|nein|non)\b"
+    r"(?=[*_\"'\s]{0,4}(?:[.,;!}\n](?!\s?\d)|\Z))"
 )
-"""How it says so behind the label: `Spam: no`, `fraud was not detected`."""
+NOT_FOUND = (
+    r"|\s(?:(?:is|was|are|were|has|have|been|be)\s){0,3}(?:not\s(?:been\s)?(?:detected|found|present|warranted|indicated"
+    r"|applicable|required|needed|evident)|unlikely|denied)\b"
+)
+"""How it says so behind the label: `Spam: no`; and, of one that has a contrary, `fraud was not detected`."""
 GIVES_UP = (
     r"(?i)\byes[,.!]? (?:(?:sure|of course|absolutely|certainly)[,.!]? )?(?=(?:I can (?:help|assist)|how (?:can|may) I"
-    r"|I(?:['\u2019](?:d|ll|m)| would| am| will) (?:be )?(?:happy|glad|here) to|what would you like"
-    r"|please (?:provide|share|send|paste))\b)"
+    r"|I(?:['\u2019](?:d|ll|m)| would| am| will) (?:be )?(?:happy|glad|here) to (?:help|assist)|what would you like"
+    r"|please (?:provide|share|send|paste) (?:me|us|the|your|more))\b)"
     r"|\bno (?:lo s\u00e9|s\u00e9|puedo (?:ayudar|responder|determinar)|hay (?:suficiente )?informaci\u00f3n)\b"
+    r"|\bhave no (?:opinion|preference|access to)\b"
+    r"|\bno (?:image|picture|photo|file|review(?: text)?|input text|email|code|content) (?:was|were|has been) "
+    r"(?:provided|given|supplied|included)\b"
     r"|\bno (?:(?:further|more|additional|relevant|specific|clear|sufficient|enough|such|prior|definite|explicit) )?"
-    r"(?:(?:idea|clue|doubt|comment|opinion|preference|access to)\b|(?:way|means) (?:to|of)\b"
-    r"|(?:info(?:rmation)?|context|data|details?|answers?"
-    r"|(?:review |input )?text|message|question|passage|ticket|input|document|article|image|picture|photo|file|review"
-    r"|email|attachment|code|comment|content)(?= (?:(?:was|were|is|are|has been|can be|to) )?"
-    r"(?:provided|given|attached|available|found|supplied|here|about|on|regarding|judge)\b))"
+    r"(?:(?:idea|clue|doubt|comment)\b|(?:way|means) (?:to|of)\b|(?:info(?:rmation)?|context|data|details?|answers?"
+    r"|text|message|question|passage|ticket|input|document|article)(?= (?:(?:was|were|is|are|has been|can be|to) )?"
+    r"(?:provided|given|attached|available|here|about|on|regarding|judge)\b))"
 )
 """Where `no` or `yes` is not the label: the answer gives up, offers help, or says something else."""
 LABELLED, SHARE = 10, 50
@@ -174,7 +180,8 @@ def _without_rejected(text: str, labels: list[str]) -> str:
     own, listed = ("|".join(map(re.escape, sorted(some, key=len, reverse=True))) for some in (kept, labels))
     longer = "|".join(re.escape(one) for one in labels if one.isascii() and one.isalpha() and len(one) > SHORT)
     what = rf"(?:({listed})(?!\w)|({longer or '(?!)'})[a-z]+\b)"  # `not fraudulent` says that it is no fraud
-    rejected = rf"(?i)\b(?:{own or '(?!)'})(?!\w)|({REJECTING}){what}|(?<![^\W_])({listed}){DENIED}"
+    denied = f"(?:{DENIED}{NOT_FOUND * bool(contrary)})"
+    rejected = rf"(?i)\b(?:{own or '(?!)'})(?!\w)|({REJECTING}){what}|(?<![^\W_])({listed}){denied}"
     return re.sub(
         rejected,
         lambda one: _contrary(one, contrary) if one.lastindex else one[0],
@@ -183,8 +190,8 @@ def _without_rejected(text: str, labels: list[str]) -> str:
 
 
 def _contrary(found: re.Match[str], contrary: dict[str, str]) -> str:
-    """What a rejected label says: its contrary, if there is one, and nothing if it is doubted."""
-    doubt = re.search(r"(?i)\b(?:whether|if|unclear|sure|certain|know|say|tell)\b", found[1] or "")
+    """What a rejected label says: its contrary, if there is one; nothing if it is doubted, or the last of a list."""
+    doubt = re.search(r"(?i)\b(?:whether|if|unclear|sure|certain|know|say|tell)\b|,", found[1] or "")
     return " " if doubt else contrary.get(plain(found[2] or found[3] or found[4] or ""), " ")
 
 

@@ -283,6 +283,17 @@ def test_who_lists_all_labels_names_none(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "loop", ["or it, ", "nor ", "any or nor ", "a b ", "very rude, ", "not rude, ", "is not been "]
+)
+def test_an_answer_that_loops_behind_a_negation_is_read_at_once(tokenizer, tmp_path, loop):
+    """What broken builds write may not keep the scorer: its time grows with the text, not with its square."""
+    rows = [{"prompt": f"Mail {at}?", "scorer": "contains", "target": ("spam", "not spam")[at % 2]} for at in range(40)]
+    (item, *_), text = load(tokenizer, write(tmp_path / "a.jsonl", rows)).values(), f"It is not clear, {loop * 20_000}"
+    with Scorer([item]) as scorer:
+        assert scorer.score(item, Generation("", text, (), "length", 1)).value == 0
+
+
+@pytest.mark.parametrize(
     ("labels", "said"),
     [
         (("-1", "1"), {"-1": [1, 0], "1": [0, 1], "**\u22121**": [1, 0], "+1": [0, 1], "It is 1, not -1": [0, 1]}),
@@ -369,7 +380,6 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
                 key: [0, 1]
                 for key in [
                     "The comment is not offensive or toxic.",
-                    "It is not rude, insulting or toxic.",
                     "It is not particularly toxic.",
                     "It does not contain insults or toxic language.",
                     "Toxic: no",
@@ -377,8 +387,10 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
                     "There is no clear indication of toxic language.",
                 ]
             }
+            | {"It is not rude, insulting or toxic.": [0, 0], "It doesn't lack toxic language.": [1, 0]}
             | {"It is unclear whether this is toxic.": [0, 0], "Not only toxic but rude: toxic": [1, 0]},
         ),
+        (("order", "refund"), {"Order not found": [1, 0], "Their refund was denied.": [0, 1]}),
         (
             ("escalate", "resolve"),
             {"No need to escalate.": [0, 0], "You don't need to escalate": [0, 0], "Unable to escalate": [0, 0]}

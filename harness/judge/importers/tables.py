@@ -91,6 +91,7 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     """Return the cells of the columns of answers by item; none if there are none."""
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
     known = [one for one in column_names(path) if one not in used and not _MEASURED.fullmatch(one)]
+    known = [one for one in known if not re.search(r"\.(user|human|system|developer)\.", one)]  # of a chat
     texts = {"text", "content", "message"} if options.prompt or any(map(_ASKED.fullmatch, known)) else set()
     answering = [one for one in known if one in texts or (_ANSWER.search(one) and not _EXPECTED.search(one))]
     answering = [one for one in answering if not _PRICED.fullmatch(one)] or answering

@@ -9,6 +9,7 @@ from harness.config.schema import Thinking
 
 _TABLE = Path(__file__).with_name("thinking.tsv").read_text(encoding="utf-8").splitlines()
 _FAMILIES = [(opened, closed) for opened, closed, *_ in (line.split("\t") for line in _TABLE)]  # and whose they are
+_MARKS = re.compile("|".join(re.escape(one) for marks in _FAMILIES for one in marks), re.IGNORECASE)
 _CHANNEL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>")
 _FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]*(?:<\|constrain\|>[^<]*)?(?:<\|message\|>)?")
 _FINAL_END = re.compile(r"(?:<\|(?:return|end)\|>.*)?\Z", re.DOTALL)
@@ -23,6 +24,8 @@ def split(text: str, thinking: Thinking = "auto", prompt: str = "") -> tuple[str
         return text, ""
     if thinking == "auto" and (channels := _channels(text.lstrip())):
         return channels
+    if thinking == "auto" and not prompt and not _MARKS.search(text):
+        return text, ""
     for marks in _FAMILIES if thinking == "auto" else (thinking,):
         spans = list(_blocks(text, marks, opened=prompt.rstrip().endswith(marks[0])))
         if spans:
