@@ -204,7 +204,8 @@ def test_a_long_answer_is_read_in_no_time(junk):
         failure(f"{junk}{' ' * 2 * length}{{{' ' * 2 * length}x", TOOLS, [])
         return time.process_time() - began
 
-    assert taken(20_000) < 8 * min(taken(5_000) for _ in range(3)) + 0.1
+    most = 8 * min(taken(5_000) for _ in range(3)) + 0.1
+    assert any(taken(20_000) < most for _ in range(3))  # by chance a machine is slow once
 
 
 @pytest.mark.parametrize(
