@@ -122,7 +122,10 @@ class ServedEngine(EngineBase):
         yield from self._with_thoughts(given, {item.id for item in items if self._offered(item)})
 
     def _with_thoughts(self, given: Sequence[Response], offered: Collection[str]) -> Iterator[Response]:
-        """Make those answers thoughts that do not close what the template opened: where others do, or that were cut."""
+        """Yield the responses; an answer that never closes the thought that the template opened is that thought.
+
+        So is one that was cut, if the server reads that template, and one that ended, if other answers have the mark.
+        """
         opens = "" if _HIDES in self._spent.notes else self._encoder.opens
         texts = [(one, split(one.text)[1]) for one in given if isinstance(one, Generation)] if opens else []
         closing = sum(bool(thought) and not one.text.startswith((opens, "<think>\n")) for one, thought in texts)

@@ -38,6 +38,7 @@ FILLING = (
 )
 """Words that stand between a negation and the label that it rejects, as in `does not appear to be spam`."""
 _QUOTES = r"(?:[^\S\n]|[*_\"'\u201c]){1,9}+"
+# Other things that are rejected in one list with a label: `offensive or`, `rude, insulting or`.
 _OTHERS = r"(?:(?!n?or\b)[a-z-]++, ){0,4}+(?:(?!n?or\b)[a-z-]++,? ){1,2}+n?or"
 REJECTING = (
     rf"\b(?:(?:not|\w+n['\u2019]t|non|neither|nor|never|cannot|hardly|(?<!not )unlikely|rather than|instead of"
@@ -57,7 +58,7 @@ NOT_FOUND = (
     r"|\s(?:(?:is|was|are|were|has|have|been|be)\s){0,3}(?:not\s(?:been\s)?(?:detected|found|present|warranted|indicated"
     r"|applicable|required|needed|evident)|unlikely|denied)\b"
 )
-"""How it says so behind the label: `Spam: no`; and, of one that has a contrary, `fraud was not detected`."""
+"""How it says so behind the label: `Spam: no` (DENIED); if labels have contraries, `fraud was not detected`, too."""
 GIVES_UP = (
     r"(?i)\byes[,.!]? (?:(?:sure|of course|absolutely|certainly)[,.!]? )?(?=(?:I can (?:help|assist)|how (?:can|may) I"
     r"|I(?:['\u2019](?:d|ll|m)| would| am| will) (?:be )?(?:happy|glad|here) to (?:help|assist)|what would you like"

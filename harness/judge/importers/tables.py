@@ -29,7 +29,8 @@ _HOW = f"{Path(__file__).with_name('how_asked.txt').read_text('utf-8')}|{_MADE.p
 _SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evaluator"), 1)
 _MOST = _SCORED | dict.fromkeys(("judge", "grader"), 1)
 """How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
-_SEVERAL = 20  # different answers, half of them sentences, that make a column one of sentences, twice
+_SENTENCES = 10  # different sentences of which a column has more, and half of its cells, if it is one of sentences
+_ASKING = re.compile(r"\.(user|human|system|developer)\.")  # what is in a chat beside the answer
 _SORTED = 5  # items of the lowest and highest score if a table is sorted by it
 _OBJECT, _VALUE = (
     re.compile(r"\s*(\[\s*)?\{"),
@@ -91,7 +92,7 @@ def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     """Return the cells of the columns of answers by item; none if there are none."""
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
     known = [one for one in column_names(path) if one not in used and not _MEASURED.fullmatch(one)]
-    known = [one for one in known if not re.search(r"\.(user|human|system|developer)\.", one)]  # of a chat
+    known = [one for one in known if not _ASKING.search(one)]
     texts = {"text", "content", "message"} if options.prompt or any(map(_ASKED.fullmatch, known)) else set()
     answering = [one for one in known if one in texts or (_ANSWER.search(one) and not _EXPECTED.search(one))]
     answering = [one for one in answering if not _PRICED.fullmatch(one)] or answering
@@ -130,7 +131,8 @@ def _unfolded(names: Sequence[str], labels: Sequence[Labels]) -> Iterator[Labels
     These are columns of nothing but numbers, dates and ids next to one of sentences.
     """
     outer = {name[: dot.start()] for name in names for dot in re.finditer(r"\.", name)}
-    wordy = any(_SEVERAL < 2 * sum(" " in cell for cell in one.names) > len(one.names) for one in labels)
+    sentences = [sum(" " in cell for cell in one.names) for one in labels]
+    wordy = any(count > max(_SENTENCES, len(one.names) / 2) for count, one in zip(sentences, labels, strict=True))
     filled = [np.array([cell != "none" for cell in one.names])[one.codes] for one in labels]
     for name, one in zip(names, labels, strict=True):
         odd = np.array([wordy and not _LIKELY.search(name) and all(map(_VALUE.fullmatch, one.names))])
