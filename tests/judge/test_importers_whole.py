@@ -1,199 +1,173 @@
-"""What tables of responses, chats and measures really hold: the answers alone are compared, and the questions are."""
+"""A task that both folders name and neither can show is refused, not passed over."""
 
 from __future__ import annotations
 
-import csv
 import json
-import random
+import shutil
 
+import pyarrow as pa
 import pytest
-from written import compared, jsonl
+from pyarrow import parquet
+from written import DATE, compared, csv_of, inspect_log, jsonl, lm_eval_sample, samples_of
 
-BEFORE = [float(at % 5 > 0) for at in range(400)]
-AFTER = [0.0 if at % 10 == 1 else one for at, one in enumerate(BEFORE)]  # loses a tenth
-DOWN = [at % 5 == 0 and at % 10 < 9 for at in range(400)]  # the baseline's wrong answers
-
-
-def _text(side, at):
-    return f"{side} says that item {at} is {at * 7} and no other"
+SCORES = [float(at % 4 > 0) for at in range(200)]
+WORSE = [float(at % 4 > 1) for at in range(200)]
 
 
-def _csv(path, rows):
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+_RIGHT = ("target", "gold", "reference", "expected", "expected_answer", "correct_answer", "ground_truth", "Answer_Key")
 
 
-def _tables(tmp_path, columns, scores=(BEFORE, AFTER), write=_csv, suffix="csv"):
-    """Two tables. columns: side and item to the row's columns beside id and score."""
-    return [
-        write(
-            tmp_path / f"{side}.{suffix}",
-            [{"item": f"q{at:03}", "score": one, **columns(side, at)} for at, one in enumerate(own)],
-        )
-        for side, own in zip("ab", scores, strict=True)
-    ]
+def _lm_eval(folder, task, scores, tasks=("good", "bad")):
+    samples_of(folder / "m", task, [lm_eval_sample(at, one, doc_hash=f"{task}{at}") for at, one in enumerate(scores)])
+    summary = {"configs": {one: {} for one in tasks}, "config": {"model": "hf"}}
+    (folder / "m" / f"results_{DATE}.json").write_text(json.dumps(summary))
 
 
-@pytest.mark.parametrize("likely", ["avg_logprob", "cumulative_logprob", "nll"])
-@pytest.mark.parametrize("fault", [{"response": ""}, {"finish_reason": "length"}, {"response": "Error code: 503"}])
-def test_a_likelihood_beside_an_answer_does_not_hide_that_there_is_none(tmp_path, likely, fault):
-    """Gemini and vLLM give both: what the baseline's server failed to answer hides no loss."""
-
-    def columns(side, at):
-        told = {"response": _text(side, at), likely: f"-{at % 7}.{at}", "finish_reason": "stop"}
-        return told | (fault if side == "a" and DOWN[at] else {})
-
-    gained = [1.0 if DOWN[at] else one for at, one in enumerate(AFTER)]
-    assert compared(*_tables(tmp_path, columns, (BEFORE, gained)), "--margin", "0.05") == 4
+def _inspect(folder, task, scores):
+    inspect_log(folder / task / "log.json", [[one] for one in scores], task=task)
 
 
-def _chat(side, at, chance):
-    message = {"role": "assistant", "content": _text("x", at)}
-    return {"id": f"{side}{chance.random()}", "created": chance.randrange(10**9), "choices": [{"message": message}]}
+def _nel(folder, task, scores):
+    lines = ({"problem_idx": at, "prompt": f"{task} {at}", "reward": one} for at, one in enumerate(scores))
+    jsonl(folder / task / "results.jsonl", lines)
+    (folder / task / "eval-1.json").write_text(json.dumps({"benchmark": {"name": task}}))
 
 
-MEASURES = ["output_duration", "response_date", "completion_price", "generation_speed", "output_tokens_per_second"]
+def _lighteval(folder, task, scores):
+    place = folder / "details" / "m" / task
+    place.mkdir(parents=True)
+    lines = [{"doc": {"query": f"{task} {at}"}, "metric": {"em": one}} for at, one in enumerate(scores)]
+    parquet.write_table(pa.Table.from_pylist(lines), place / f"details_{task}_2026-11-26T12-00-00.parquet")
 
 
-@pytest.mark.parametrize("measure", ["", *MEASURES])
-def test_one_endpoint_asked_twice_is_seen_whatever_was_measured(tmp_path, measure):
-    """The same answers, in whole responses or beside times and prices that differ, are the same run."""
-    chance = random.Random(5)
-
-    def columns(side, at):
-        told = f"2026-01-0{1 + chance.randrange(9)} 10:00:{at % 60:02}" if "date" in measure else chance.random()
-        return {"response": _text("x", at), measure: told} if measure else {"response": _chat(side, at, chance)}
-
-    scores, write = (BEFORE, BEFORE), (_csv if measure else jsonl)
-    assert compared(*_tables(tmp_path, columns, scores, write, "csv" if measure else "jsonl")) == 4
+def _sides(tmp_path, write):
+    """Two folders with a task that is alike on both sides but for one item, and one that gets worse."""
+    for side, one, two in (("base", SCORES, SCORES), ("side", [0.0, 0.0, *SCORES[2:]], WORSE)):
+        write(tmp_path / side, "good", one)
+        write(tmp_path / side, "bad", two)
+    return tmp_path / "base", tmp_path / "side"
 
 
-def test_numbers_are_answers_beside_a_column_of_sentences(tmp_path):
-    """Only what can be a measure alone is left out: decimals, dates and long ids."""
-    lost = [0.0 if at == 7 else one for at, one in enumerate(BEFORE)]
+def _cut(pattern, change):
+    def apply(folder):
+        for file in folder.rglob(pattern):
+            change(file)
 
-    def columns(side, at):
-        return {"hypothesis": f"the lamp in room {at} is lit", "response": at + (side == "b"), "label": at % 3}
+    return apply
 
-    assert compared(*_tables(tmp_path, columns, (BEFORE, lost)), "--margin", "0.05") == 0
+
+def _no_samples(file):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"samples": []}))
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("write", "spoil", "code"),
     [
-        "Error code: 400 - {{'message': 'cannot be read', 'body': {!r}}}",
-        "litellm.BadRequestError: OpenAIException - invalid request: {}",
+        (_lm_eval, _cut("samples_bad*", lambda file: file.unlink()), 4),
+        (_lm_eval, _cut("samples_bad*", lambda file: file.rename(f"{file}.gz")), 4),
+        (_inspect, _cut("bad/log.json", _no_samples), 4),
+        (_nel, _cut("bad/eval-*.json", lambda file: file.unlink()), 2),
+        (_nel, _cut("bad/results.jsonl", lambda file: file.unlink()), 2),
+        (_nel, _cut("bad/results.jsonl", lambda file: file.write_text("")), 4),
     ],
 )
-def test_errors_that_repeat_their_prompt_are_counted_together(tmp_path, error):
-    """No two are alike, and no model writes them."""
-
-    def columns(side, at):
-        return {
-            "response": error.format(f"question {chr(97 + at % 26)} {at}")
-            if side == "a" and DOWN[at]
-            else _text(side, at)
-        }
-
-    gained = [1.0 if DOWN[at] else one for at, one in enumerate(AFTER)]
-    assert compared(*_tables(tmp_path, columns, (BEFORE, gained)), "--margin", "0.05") == 4
+def test_a_task_of_which_half_is_there_is_refused(tmp_path, write, spoil, code):
+    """Lost on both sides alike, so that every item that is left matches."""
+    sides = _sides(tmp_path, write)
+    assert compared(*sides) == 1
+    for one in sides:
+        spoil(one)
+    assert compared(*sides) == code
 
 
-@pytest.mark.parametrize("thought", ["<think>{}</think>", "<think>\n{}", "{}\n</think>\n"])
-def test_a_thought_alone_is_no_answer(tmp_path, thought):
-    """As runs take it: nothing was answered."""
-
-    def columns(side, at):
-        return {"response": thought.format(_text(side, at)) if side == "a" and DOWN[at] else f"{_text(side, at)}."}
-
-    gained = [1.0 if DOWN[at] else one for at, one in enumerate(AFTER)]
-    assert compared(*_tables(tmp_path, columns, (BEFORE, gained)), "--margin", "0.05") == 4
-
-
-@pytest.mark.parametrize(("key", "who", "said"), [("messages", "role", "content"), ("conversations", "from", "value")])
-@pytest.mark.parametrize(("other", "code"), [("", 0), ("question", 4), ("system", 4)])
-def test_of_a_chat_with_its_answer_question_and_system_prompt_are_compared(tmp_path, key, who, said, other, code):
-    """Row numbers of another selection name other questions; another system prompt is another setting."""
-    user, model = ("user", "assistant") if who == "role" else ("human", "gpt")
-
-    def columns(side, at):
-        odd = other if side == "b" else ""
-        system = "Think step by step." if odd == "system" else "Answer."
-        asked = f"what is {'other' if odd == 'question' else ''} {at}?"
-        told = (("system", system), (user, asked), (model, _text(side, at)))
-        return {key: [{who: one, said: text} for one, text in told]}
-
-    lost = [0.0 if at == 7 else one for at, one in enumerate(BEFORE)]
-    assert compared(*_tables(tmp_path, columns, (BEFORE, lost), jsonl, "jsonl"), "--margin", "0.05") == code
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("suffix", ["eval", "json"])
+@pytest.mark.parametrize("write", [_lm_eval, _nel, _lighteval])
+def test_a_folder_of_several_tools_is_refused(tmp_path, capsys, write, suffix, indent):
+    """What only one of them asked would not count, and it may be the task that got worse."""
+    sides = _sides(tmp_path, write)
+    for side, scores in zip(sides, (SCORES, WORSE), strict=True):
+        log = inspect_log(side / "logs" / f"log.{suffix}", [[one] for one in scores])
+        log.write_text(json.dumps({"version": 2} | json.loads(log.read_text()), indent=indent))
+    assert compared(*sides) == 2
+    assert "holds results of several tools" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("beside", ["A", "option_a", "choices.text", "image_id", "review", "transcript"])
-def test_a_question_that_many_rows_share_is_another_with_what_stands_beside_it(tmp_path, capsys, beside):
-    """Options, images, and any column of sentences that both tables have alike; if there is none, it is said."""
+@pytest.mark.parametrize("text", ["no JSON", "{", '{\n  "eval": 1\n}', '["eval", "status"]', "[" * 5000, ""])
+@pytest.mark.parametrize("write", [_lm_eval, _nel, _lighteval])
+def test_other_json_beside_the_results_of_a_tool_is_passed_over(tmp_path, write, text):
+    """Notes, settings, half a file: none of it is a log of Inspect."""
+    sides = _sides(tmp_path, write)
+    for side in sides:
+        (side / "notes.json").write_text(text)
+    assert compared(*sides) == 1
 
-    def columns(side, at):
-        text = f"the {at}th customer wrote that the lamp in the hall was lit again"
-        return {"question": "Which is true?" if at % 2 else f"{at}?", beside: text, "prediction": f"{side}{at}"}
 
-    lost = [0.0 if at == 7 else one for at, one in enumerate(BEFORE)]
-    assert compared(*_tables(tmp_path, columns, (BEFORE, lost)), "--margin", "0.05") == 0
-    tables = _tables(tmp_path, lambda side, at: {**columns(side, at), beside: ""}, (BEFORE, lost))
-    assert compared(*tables, "--margin", "0.05", "--json") == 3
-    assert "400 items ask 201 questions, of which each counts as one source" in " ".join(
-        capsys.readouterr().out.split()
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".zip", ".part"])
+@pytest.mark.parametrize("write", [_lm_eval, _inspect, _nel, _lighteval])
+def test_a_task_that_is_packed_on_both_sides_is_refused(tmp_path, write, suffix):
+    """No summary is there that names it; packed beside what is read it does not matter."""
+    sides = _sides(tmp_path, write)
+    for one in sides:
+        for file in [*one.rglob("results_*.json"), *one.glob("bad/eval-*.json")]:
+            file.unlink()
+        for file in [*one.rglob("*_bad_*"), *one.glob("bad/*")]:
+            shutil.copy(file, f"{file}{suffix}")
+    if write is not _nel:
+        assert compared(*sides) == 1
+    for file in [one for side in sides for one in side.rglob(f"*{suffix}")]:
+        file.with_suffix("").unlink()
+    assert compared(*sides) == 4
+
+
+@pytest.mark.parametrize(("write", "place"), [(_inspect, ""), (_nel, ""), (_lighteval, "details/m")])
+def test_a_folder_behind_a_link_is_read(tmp_path, write, place):
+    """Results in a cache, with a link to their folder; a link to what is read already gives nothing twice."""
+    sides = _sides(tmp_path, write)
+    for one in sides:
+        store = tmp_path / f"{one.name} of the cache"
+        shutil.move(one / place / "bad", store)
+        (one / place / "bad").symlink_to(store)
+        (one / "latest").symlink_to(one, target_is_directory=True)
+    assert compared(*sides) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "code"),
+    [
+        ("prompt", (), 4),
+        ("Question", (), 4),
+        *((one, (), 4) for one in _RIGHT),
+        ("note", (), 0),
+        ("answer", (), 0),
+        ("prompt", ("--prompt", "item"), 0),
+    ],
+)
+def test_ids_that_are_row_numbers_of_another_selection_are_refused(tmp_path, column, words, code):
+    """The candidate's unanswered rows were dropped, and the others numbered anew: they are easier questions."""
+    easy = [at for at in range(655) if at % 12]
+    base = csv_of(tmp_path / "base.csv", f"item,score,{column}", [f"{at},{min(at % 12, 1)},q{at}" for at in range(600)])
+    side = csv_of(tmp_path / "side.csv", f"item,score,{column}", [f"{at},1,q{one}" for at, one in enumerate(easy)])
+    assert compared(base, side, *words) == code
+
+
+@pytest.mark.parametrize("column", ["target", "question"])
+def test_a_few_other_questions_that_the_candidate_gains_hide_no_loss(tmp_path, capsys, column):
+    """They are named and taken as lost: of the others it loses more than the margin."""
+    told = [f"q{at}" for at in range(2000)]
+    base = csv_of(
+        tmp_path / "base.csv", f"item,score,{column}", [f"{at},{int(at >= 300)},{one}" for at, one in enumerate(told)]
     )
+    lines = [f"{at},{int(at < 20 or at >= 340)},{one}{'!' * (at < 20)}" for at, one in enumerate(told)]
+    side = csv_of(tmp_path / "side.csv", f"item,score,{column}", lines)
+    assert compared(base, side, "--margin", "0.02", "--json") == 3
+    assert "20 asked differently" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "code"),
-    [
-        ({"do_sample": "True"}, {"do_sample": True}, 0),
-        ({"target": "[1, 2]"}, {"target": [1, 2]}, 0),
-        ({"question": "what is {at}?\r\nSay it."}, {"question": "what is {at}?\nSay it."}, 0),
-        ({"question": "{at}?", "prompt": "{at}?"}, {"question": "{at}?", "prompt": "1 + 1 = 2. {at}?"}, 4),
-        ({"instruction": "Say", "input": "mine {at}"}, {"instruction": "Say", "input": "yours {at}"}, 4),
-        ({"question": "{at}?"}, {"question": "{at}!"}, 4),
-    ],
-)
-def test_formats_write_one_value_otherwise_and_it_is_the_same(tmp_path, capsys, one, other, code):
-    """CSV by pandas and JSON lines; what differs is named by its column."""
-    rows = []
-    for side, own in (("a", one), ("b", other)):
-        told = [
-            {key: text.replace("{at}", str(at)) if isinstance(text, str) else text for key, text in own.items()}
-            for at in range(400)
-        ]
-        scores = [0.0 if at == 7 and side == "b" else BEFORE[at] for at in range(400)]
-        rows.append([{"item": at, "score": scores[at], "response": _text(side, at), **told[at]} for at in range(400)])
-    tables = _csv(tmp_path / "a.csv", rows[0]), jsonl(tmp_path / "b.jsonl", rows[1])
-    assert compared(*tables, "--margin", "0.05", "--json") == code
-    told = capsys.readouterr()
-    said = " ".join((told.out + told.err).split())
-    assert (f"another '{list(one)[-1]}' than in baseline" in said) == (code == 4)
-
-
-@pytest.mark.parametrize("column", ["critique", "justification"])
-def test_what_a_reader_wrote_of_wrong_answers_is_no_failure(tmp_path, column):
-    """Somebody looked at the baseline's mistakes alone."""
-
-    def columns(side, at):
-        wrong = side == "a" and not BEFORE[at]
-        return {"response": _text(side, at), column: ("arithmetic error", "incomplete")[at % 2] if wrong else ""}
-
-    lost = [0.0 if at == 7 else one for at, one in enumerate(BEFORE)]
-    assert compared(*_tables(tmp_path, columns, (BEFORE, lost)), "--margin", "0.05") == 0
-
-
-def test_cells_of_json_are_read_as_the_objects_that_they_are(tmp_path):
-    """Whole responses in CSV cells and in JSON lines are compared with one another."""
-    chance = random.Random(6)
-    lost = [0.0 if at == 7 else one for at, one in enumerate(BEFORE)]
-    sides = [[_chat(side, at, chance) for at in range(400)] for side in "ab"]
-    for side in sides[1]:
-        side["choices"][0]["message"]["content"] += "!"
-    a = [{"item": at, "score": BEFORE[at], "response": json.dumps(one)} for at, one in enumerate(sides[0])]
-    b = [{"item": at, "score": lost[at], "response": one} for at, one in enumerate(sides[1])]
-    assert compared(_csv(tmp_path / "a.csv", a), jsonl(tmp_path / "b.jsonl", b), "--margin", "0.05") == 0
+def test_a_few_edited_questions_and_a_column_of_one_side_are_tolerated(tmp_path):
+    """As many as may be unmatched: one in a hundred."""
+    told = [f"q{at}" for at in range(300)]
+    base = csv_of(tmp_path / "base.csv", "item,score,prompt,gold", [f"{one},1,{one},x{one}" for one in told])
+    for few, code in ((3, 0), (4, 4)):
+        lines = [f"{one},{int(at > 0)},{one if at >= few else 'Q'}" for at, one in enumerate(told)]
+        assert compared(base, csv_of(tmp_path / "side.csv", "item,score,prompt", lines)) == code
