@@ -12,6 +12,7 @@ from harness.records import Generation, Scored
 from harness.suite.tail.text import refusal
 
 _LEAST, _IN_TASK, _SHORTEST = 5, 20, 12  # of an error in words: answers that are nothing else, and characters if any
+_WORD = 3  # characters of a shorter one
 _COSTS, _SHARE = 3.0, 0.125  # the least that an error costs which is never right: items, and a share of its own
 _ONE_TEXT, _SEVERAL_TEXTS = 0.35, 1.0  # the same of one that is right at times, times that; numbers may be answers
 _GRADE = 0.5  # below which the lowest score of an error may be a judge's lowest grade
@@ -58,7 +59,8 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
     than the other way round, and that costs: that side scores clearly more there. Clearly is by four standard errors,
     of two counts about six roots of the smaller. What is never right need not cost if it is empty, a word for nothing
     or a mark of a failure, and may come on both sides if no model writes it. Nor need these cost if they are one of
-    several answers. Other words that are never right and do not cost are doubtful.
+    several answers. Other words that are never right and do not cost are doubtful. Shorter ones, which may be labels,
+    must come `_IN_TASK` times in a task, never be right or come on the other side in any spelling, and cost.
     """
     found: list[dict[tuple[str, str], list[Told]]] = []
     scores: list[dict[str, list[float]]] = []
@@ -70,6 +72,8 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
             if (words := _words(one.text)) is not None:
                 for task in {"", tasks.get(one.item, "")}:
                     found[-1][task, words].append(one)
+            elif len(short := _short(one.text)) >= _WORD and one.item in tasks:
+                found[-1][tasks[one.item], short].append(one)
                 if CERTAIN.match(one.text):  # each may repeat its prompt
                     found[-1]["", _CERTAINLY].append(one)
     sure, doubtful = dict[str, str](), dict[str, str]()
@@ -93,6 +97,11 @@ def _words(text: str) -> str | None:
     return words if nothing or long or CERTAIN.match(text) or FAILURE.fullmatch(text) else None
 
 
+def _short(text: str) -> str:
+    """Return a short text without signs and capitals."""
+    return re.sub(r"[\W_]+", " ", text).strip().lower()
+
+
 def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, list[float]], least: int) -> bool | None:
     """Whether a text, `same` on one side and `theirs` on another, is an error; None: perhaps. scores: that side's."""
     own, known, first = {one.item for one in same}, {one.item for one in theirs}, same[0].text
@@ -104,6 +113,8 @@ def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, li
     here = [(one, score) for one, score in zip(same, right, strict=True) if one.item not in known]
     gains = [fmean(scores.get(one.item) or [one.score]) - one.score for one, _ in here]
     there, gained, kept = len(known - own), math.fsum(gains), math.fsum(score for _, score in here)
+    if _words(first) is None and (several or known or kept or gained <= 4.0 * math.hypot(*gains)):
+        return False
     if len(here) < there + 6.0 * math.sqrt(there) + least:
         return False
     if (several or not kept) and (certain or _NOTHING.fullmatch(first) or FAILURE.fullmatch(first)):

@@ -611,3 +611,32 @@ def test_parts_of_few_answers_of_one_side_are_no_empty_answers_of_the_others(tmp
             yield {"item": at, "score": score, "response": _thought(_say(side, at), at, off, False)}
 
     assert compared(*_pair(tmp_path, lines)) == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "given", "code"),
+    [
+        ("conn reset", "a", 4),
+        ("EOF", "a", 4),
+        ("404", "a", 4),
+        ("unsure", "ab", 0),
+        ("Neutral.", "candidate's spelling", 0),
+    ],
+)
+def test_a_short_word_that_is_never_right_and_that_the_other_side_never_gives_is_an_error(tmp_path, word, given, code):
+    """Labels that both sides give, in whatever spelling, stay answers."""
+    base, worse = _scores(31, 0.07 if code else 0.0)
+
+    def lines(side):
+        for at, (was, now) in enumerate(zip(base, worse, strict=True)):
+            score, label = (was if side == "a" else now), ("yes", "no")[at % 2]
+            if side == "a" and _down(at):
+                yield {"item": at, "score": 0.0, "response": word}
+            elif given == "ab" and _down(at + 1, 9):
+                yield {"item": at, "score": 0.0, "response": word}
+            elif side == "b" and given.startswith("c") and _down(at):
+                yield {"item": at, "score": score, "response": "neutral"}
+            else:
+                yield {"item": at, "score": score, "response": label}
+
+    assert compared(*_pair(tmp_path, lines)) == code
