@@ -219,17 +219,25 @@ class ServedEngine(EngineBase):
         scored = await _together([self._choice_logprob(item, begin, rest) for begin, rest in pairs])
         if refused := [one for one in scored if isinstance(one, Unanswered)]:
             return refused[0]
-        logprobs, greedy = zip(*scored, strict=True)
+        logprobs, greedy, weights = zip(*scored, strict=True)
+        alike = len({each for own in weights for each in own}) == 1 and sum(map(len, weights)) > len(pairs)
+        if len(pairs) > 1 and (alike or sum(one == 0.0 for one in logprobs) > 1):
+            said = (
+                f"{item.id}: the server gives all tokens of its choices one log-probability, or two choices certainty"
+            )
+            raise NotComparable(f"{said}, which no model does: look for a cache, or numbers that overflow, in its log")
         return ChoiceLogprobs(item.id, logprobs, tuple(len(rest) for _, rest in pairs), greedy, context)
 
-    async def _choice_logprob(self, item: Item, begin: list[int], rest: list[int]) -> tuple[float, bool] | Unanswered:
+    async def _choice_logprob(
+        self, item: Item, begin: list[int], rest: list[int]
+    ) -> tuple[float, bool, list[float]] | Unanswered:
         tokens, way = [*begin, *rest], self._logprob_method
         request = wire.logprob_request(way, self._form.model, tokens) | {"seed": self._fresh}
         reply = await self._client.post(self._form.path, request, ITS_OWN, math.inf)
         if reply.status != OK:
             return await self._refused(item, 0, reply, len(begin))
         self._checked(item, 0, reply, len(tokens), "")
-        return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)[:2]
+        return wire.sum_logprobs(way, reply.data, tokens, len(begin), item.id)
 
     def _offered(self, item: Item) -> list[dict[str, Any]]:
         return list(json.loads(item.doc.get("tool_schemas") or "[]")) if self._target.tools else []

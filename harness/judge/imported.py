@@ -35,6 +35,7 @@ _UNRELATED = (
 )
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
 _GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
+_MANY, _IN_GRADES = 100, 0.05  # scores of a side that show how it is scored; share of grades that no accident explains
 _LISTED = re.compile(r"""\[\s*(["'\[{]|null\b|None\b)|\{"\d+":""")  # how a cell of answers begins
 _MOMENT = re.compile(r"T\d\d-\d\d-\d\d\.\d{4,6}\.[jp]")  # in a file's name: no other run begins in that microsecond
 _UNEVEN = 1.5  # mean size of an item's question from which on a table has clearly fewer questions than items
@@ -62,12 +63,16 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     if same and len(same) == len(sides):
         raise NotComparable(next(iter(same.values())))
     judged, warnings = [one for one in sides if one.name not in same], list[str]()
+    for side in judged if reading.repeats is None else ():
+        _check_grades(base, side)
     if reading.prompt is None and set(used) == {"table"}:
         asked, paths = sources([baseline, *(path for _, path in named)], reading), dict(named)
         other = [{}, *(other_questions((baseline, paths[one.name]), reading) for one in judged)]
         for one, odd in zip(judged, other[1:], strict=True):
             warnings += [
-                f"{one.name}: {len(own)} items have another {column!r} than in baseline" for column, own in odd.items()
+                f"{one.name}: {len(own)} items have another {column!r} than in baseline"
+                f"{': if it holds answers, too, give --prompt' * (2 * len(own) > len(one))}"
+                for column, own in odd.items()
             ]
         if asked or any(other):
             both = zip((base, *judged), (set[str]().union(*odd.values()) for odd in other), strict=True)
@@ -87,6 +92,19 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
     order, said = [name for name, _ in named], (*warnings, *found.warnings(base.name))
     return gate.judge(material, rules, not_judged=same, order=order, warnings=said, provenance=provenance)
+
+
+def _check_grades(base: Outcomes, side: Outcomes) -> None:
+    """Raise NotComparable if one side of a slice is scored right or wrong, and the other in grades between."""
+    for name in base.slice.names:
+        own, theirs = (
+            one.score[one.slice.codes == one.slice.names.index(name)] if name in one.slice.names else one.score[:0]
+            for one in (base, side)
+        )
+        between = [float(np.mean((one > 0.0) & (one < 1.0))) for one in (own, theirs) if one.size >= _MANY]
+        if len(between) > 1 and min(between) == 0.0 and max(between) > _IN_GRADES:
+            text = f"{name}: {max(between):.0%} of the scores of one side are between 0 and 1, and none of the other"
+            raise NotComparable(f"{side.name}: {text}: score both by one metric")
 
 
 def _named(candidates: Sequence[str]) -> list[tuple[str, Path]]:

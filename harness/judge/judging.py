@@ -233,9 +233,10 @@ def judge(run: RunRecord, overrides: Mapping[str, Any] | None = None, *, allow_i
     if baseline is None or None in sides.values():
         raise Incomplete(f"{run.directory.path}: there are no answers: run `quantcliff run` again")
     hidden = left_out if layers and execution.control and run.of(CONTROL) else frozenset()
+    hidden |= found.errors.keys()
     control, part = _outcomes(run, CONTROL, unasked=hidden) if execution.control else None, None
     if control is not None and (blind or not isinstance(execution.control, bool)):
-        part = _outcomes(run, base, only={item.id for item in _asked(run, CONTROL, left_out)})
+        part = _outcomes(run, base, unasked=found.errors, only={item.id for item in _asked(run, CONTROL, left_out)})
     given = [side for side in sides.values() if side]
     material = compare.compare(baseline, given, rules, control, control_baseline=part, blind=blind, layering=layers)
     if CONTROL in run.failures:  # what it would have shown is not known

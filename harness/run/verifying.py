@@ -94,13 +94,14 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
         why = "it answers none of the questions: it refuses them, or they have choices and it cannot weigh choices"
         return Verification(variant, endpoint, "inconclusive", (why, *notes))
     call = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **count(certificate, given)}
-    judged = judge_calls(certificate, calls_of(path, certificate, endpoint, call), given, endpoint)
+    judged = judge_calls(certificate, [*calls_of(path, certificate, endpoint), call], given, endpoint)
+    if refused and judged.verdict != "other":  # such a call says nothing of the weights, now or later
+        return Verification(variant, endpoint, "inconclusive", (f"{refused} items refused or too long", *notes))
+    calls_of(path, certificate, endpoint, call)
     weighed = (run.identities.get(variant, {}).get("proof", {}).get("served") or {}).get("logprob_method")
     if weighed and judged.verdict == "same" and not served.get("logprob_method"):
         why = "it weighs no choices, and the server of the run did: its texts alone are no proof"
         judged = dataclasses.replace(judged, verdict="inconclusive", reasons=(why,))
-    if refused and judged.verdict == "same":  # no noise: the run has an answer to each
-        judged = dataclasses.replace(judged, verdict="inconclusive", reasons=(f"{refused} items refused or too long",))
     return dataclasses.replace(judged, reasons=(*judged.reasons, *notes))
 
 
@@ -143,13 +144,13 @@ def _differences(run: RunRecord, variant: str, served: Mapping[str, Any]) -> tup
 
 
 def count(certificate: Certificate, given: Given, variant: str | None = None) -> dict[str, int]:
-    """Return by kind how many items differ from a variant's; choices are absent if the server weighs none."""
+    """Return by kind how many answers differ from a variant's; choices are absent if the server weighs none."""
     name = variant or certificate.variant
     found: dict[str, int] = {}
     for part in certificate.parts:
         sides = [(one, one.answers.get(name), given.get(one.item.id)) for one in part.questions]
         if part.kind == "generate" or any(answer for _, _, answer in sides):
-            found[part.kind] = sum(not agrees(*one, part.tolerance) for one in sides)
+            found[part.kind] = sum(not agrees(*one, part.tolerance) for one in sides if one[2] is not None)
     return found
 
 

@@ -20,7 +20,7 @@ from harness.store.units import Unit, grouped
 # Version of the layout, in run.json. Runs without one were made before lines had a check, a unit, a look, the metric
 # that is the score, and the right choice.
 SCHEMA = 2
-SCORERS = 13  # in run.json, too: raised whenever an answer may get another score (see tests/suite/test_scorers.py)
+SCORERS = 14  # in run.json, too: raised whenever an answer may get another score (see tests/suite/test_scorers.py)
 ITEMS = "items"  # the folder of the items, which their lines are sealed to
 
 

@@ -18,7 +18,7 @@ import datasets
 from harness.suite.sandbox import Program, execute, missing
 from harness.suite.sandbox.names import taken
 from harness.suite.toolkit.generated_code import Asked, program_of
-from harness.suite.toolkit.scoring import contains_any, matches_any, named, near_number, plain, scored
+from harness.suite.toolkit.scoring import UNSPACED, contains_any, matches_any, named, near_number, plain, scored
 from harness.suite.toolkit.scoring_json import fits_schema
 from harness.suite.toolkit.seeded import hash_order
 from harness.suite.toolkit.strata import NONE, NoItems, level_text, stratum_of
@@ -117,7 +117,9 @@ def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
         text = _as_written(text) if signed else text
         targets, others = ([_as_written(one) if one in signed else one for one in some] for some in (targets, others))
         text = _without_rejected(text, [*targets, *others])
-        if _named(text, [*targets, *others]) - {*targets}:
+        found = _named(text, [*targets, *others])
+        inflected = [one for one in others if not found and _begins_a_word(one, text) and contains_any(text, [one])]
+        if found - {*targets} or any(one not in other for one in inflected for other in targets):
             return {"score": 0.0}
         targets = [one for one in targets if _begins_a_word(one, text)]
     return {
@@ -142,7 +144,7 @@ def overlap(text: str, targets: Sequence[str]) -> float:
 
 def _as_written(text: str) -> str:
     """A text with the signs by which labels may differ, without Markdown's backslashes."""
-    return re.sub(r"\\(?=[^\w\s])", "", unicodedata.normalize("NFKC", text).translate(DASHES))
+    return re.sub(r"\\(?=[_\W])(?=\S)", "", unicodedata.normalize("NFKC", text).translate(DASHES))
 
 
 def _signed(labels: list[str]) -> list[str]:
@@ -166,12 +168,23 @@ def _named(text: str, labels: list[str]) -> set[str]:
     return found | named(text, [one for one in labels if one not in signed])
 
 
+# Letters that are no answer: `I'd`, `N/A`, and the article, which does not stand before a verb or at the end.
+_NO_LETTER = re.compile(
+    r"\b[A-Za-z]+['\u2019][^\W\d]+|\b[Nn]/[Aa]\b|\bA (?=(?!(?:is|was|because|as|since|and|or|seems|appears|for|with"
+    r"|in|by|from|would|has|best|describes|states|says|fits|matches|gives|makes)\b)[a-z])"
+)
+
+
 def _without_rejected(text: str, labels: list[str]) -> str:
     """An answer without labels that it rejects, as in `positive, not negative`; with `not spam` for a rejected spam.
 
     Where a label is `A`, the article is none.
     """
     text = re.sub(r"\ba (?=[a-z])", "", text) if "A" in labels else text
+    text = _NO_LETTER.sub(" ", text) if any(len(one) == 1 and one.isalpha() for one in labels) else text
+    if all(re.fullmatch(r"\d{1,3}", one) for one in labels):  # of a rating
+        text = re.sub(rf"(?<=\d)\s?(?:/|out of|of|von|sur|de)\s?{max(labels, key=int)}\b", " ", text)
+        text = re.sub(r"\(?(?:on|out of) a scale (?:of|from) \d+ ?(?:to|-) ?\d+\)?", " ", text)
     if "neither" in map(str.casefold, labels):
         text = re.sub(r"(?i)\bneither\b[^.;:\n]{0,80}?\bnor\b(?:\s[\w-]+){1,2}", "neither", text)
     text = re.sub(GIVES_UP, " ", text) if {"no", "yes"} & {*map(str.casefold, labels)} else text
@@ -196,12 +209,19 @@ def _contrary(found: re.Match[str], contrary: dict[str, str]) -> str:
     return " " if doubt else contrary.get(plain(found[2] or found[3] or found[4] or ""), " ")
 
 
+# A letter of a script with spaces; what Korean writes to a word.
+_SPACED, _KOREAN = "[^\\W\\d_\u0e00-\u10ff\u1200-\U0010ffff]", "[\u1100-\u11ff\uac00-\ud7a3]"
+_PARTICLES = "적?(?:입니다|이?다|이에요|예요|이?며|이?고|임|인|이?라고?|으?로|은|는|이|가|을|를|의|도|만)?"
+
+
 def _begins_a_word(label: str, text: str) -> bool:
     """Whether a label begins a word of an answer (`incorrect` is not `correct`), and if it is short, is that word."""
-    if not (label.isascii() and label[0].isalpha()):
+    if not label[0].isalpha() or UNSPACED.search(label):
         return True
-    end = "(?![a-z])" if len(label) <= SHORT else ""
-    return re.search(f"(?<![a-z]){plain(label)}{end}", plain(text)) is not None
+    letter, particles = (_KOREAN, _PARTICLES) if re.search(_KOREAN, label) else (_SPACED, "")
+    article = "(?:[وفب]?ال|لل|[וה])?" if len(label) >= SHORT and not label.isascii() else ""  # Arabic's and Hebrew's
+    end = f"{particles}(?!{letter})" if len(label) <= SHORT else ""
+    return re.search(f"(?<!{letter}){article}{plain(label)}{end}", plain(text)) is not None
 
 
 def score_code(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

@@ -630,9 +630,7 @@ def test_a_short_word_that_is_never_right_and_that_the_other_side_never_gives_is
     def lines(side):
         for at, (was, now) in enumerate(zip(base, worse, strict=True)):
             score, label = (was if side == "a" else now), ("yes", "no")[at % 2]
-            if side == "a" and _down(at):
-                yield {"item": at, "score": 0.0, "response": word}
-            elif given == "ab" and _down(at + 1, 9):
+            if (side == "a" and _down(at)) or (given == "ab" and _down(at + 1, 9)):
                 yield {"item": at, "score": 0.0, "response": word}
             elif side == "b" and given.startswith("c") and _down(at):
                 yield {"item": at, "score": score, "response": "neutral"}

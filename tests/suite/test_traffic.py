@@ -419,6 +419,27 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
         (("relevant", "hardly relevant"), {"Hardly relevant.": [0, 1], "relevant": [1, 0]}),
         (("likely", "unlikely"), {"It is unlikely.": [0, 1], "Very likely": [1, 0]}),
         (("olumlu", "olumsuz"), {"Bu yorum olumludur.": [1, 0]}),
+        (
+            ("refund", "complaint", "question"),
+            {"I can help you with refunds, complaints and questions.": [0, 0, 0], "Refunds.": [1, 0, 0]},
+        ),
+        (
+            ("A", "B", "C", "D"),
+            {"I'd be happy to help!": [0, 0, 0, 0], "N/A": [0, 0, 0, 0], "A passage was not provided.": [0, 0, 0, 0]}
+            | {"I'd say B.": [0, 1, 0, 0], "A is right": [1, 0, 0, 0], "C\u2019est A": [1, 0, 0, 0]},
+        ),
+        (
+            ("1", "2", "3", "4", "5"),
+            {"4/5": [0, 0, 0, 1, 0], "4 out of 5": [0, 0, 0, 1, 0], "5/5": [0, 0, 0, 0, 1], "4 or 5": [0, 0, 0, 0, 0]}
+            | {"3 (on a scale of 1 to 5)": [0, 0, 1, 0, 0]},
+        ),
+        (("cancel_order", "track_order"), {"**cancel\\_order**": [1, 0], "track_order": [0, 1]}),
+        (("да", "нет"), {"Да, это так.": [1, 0], "Данные отсутствуют": [0, 0], "Ответ: **нет**": [0, 1]}),
+        (("sí", "no"), {"¡Sí!": [1, 0], "El texto describe así la situación": [0, 0]}),
+        (("참", "거짓"), {"참입니다.": [1, 0], "참고로 텍스트가 없습니다": [0, 0], "비참하다": [0, 0]}),
+        (("긍정", "부정"), {"이 리뷰는 긍정적이다": [1, 0]}),
+        (("нормально", "спам"), {"Это ненормально": [0, 0], "Всё нормально": [1, 0]}),
+        (("صحيح", "خطأ"), {"الجواب: الصحيح": [1, 0], "تصحيح": [0, 0]}),
         (("\uc2a4\ud338", "\uc815\uc0c1"), {"\uc2a4\ud338\uc785\ub2c8\ub2e4.": [1, 0]}),
     ],
 )

@@ -123,7 +123,7 @@ def read_columns(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()
 def _arrow(path: Path, wanted: Sequence[str]) -> list[Column]:
     if not wanted:
         return []
-    table = (_parquet if path.suffix.lower() in PARQUET else _csv)(path, wanted)
+    table = (_parquet if path.suffix.lower() in PARQUET else _csv)(path, list(dict.fromkeys(wanted)))
     return [_from_arrow(table.column(name), coded=at > 0) for at, name in enumerate(wanted)]
 
 

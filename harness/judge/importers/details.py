@@ -141,6 +141,8 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             answer = doc.get("model_response", doc.get("predictions"))
             if any(parts := [*map(answer.get, ("text", "logprobs"))] if isinstance(answer, Mapping) else [answer]):
                 rows.said[f"{task}/{item}"].add((json.dumps(parts[0] or parts, default=str), not parts[0]))
+            elif rows.said:  # the first ones, in their order
+                rows.said[f"{task}/{item}"].add(("", False))
             score = read.score_of(one["metric"], metric, where)
             right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
             chance = right / count if right < count else 0.0  # if all are right, they are ways to write one answer

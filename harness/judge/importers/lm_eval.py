@@ -68,14 +68,18 @@ def load_lm_eval(path: Path, options: ImportOptions, name: str) -> Outcomes:
         offered = {str([one[1:2] for one in _requests(line)]) for line in lines}  # choices, or how text is generated
         guess = guessing([str(line.get("target")) for line in lines]) if len(offered) == 1 else 0.0
         twice = "acc_mutual_info" in (lines[0].get("metrics") or ())  # each choice is weighed without its question, too
+        kept = any(line.get("resps") or line["filtered_resps"] for line in lines)
         for line in lines:
             item, where = f"{task}/{read.as_level(line['doc_id'])}", f"{files[task]}: doc {line['doc_id']}"
             score, asked = read.score_of(line, metric, where), fingerprint(*_hashes(line))
             if told := line.get("resps") or line["filtered_resps"]:
                 told = told[0] if isinstance(told, list) and len(told) == 1 else told  # all answers to the one request
                 rows.said[item].add((text := json.dumps(told, ensure_ascii=False), _CHOICE.match(text) is not None))
+            elif kept:
+                rows.said[item].add(("", False))
             share = right_share(line, len(_requests(line)) // (1 + twice))
-            rows.add(item, score, line["doc"], where, task=task, asked=asked, chance=max(share, guess))
+            part = f"{task} {line['length']}" if line.get("metrics") == ["score"] and "length" in line else task
+            rows.add(item, score, line["doc"], where, task=part, asked=asked, chance=max(share, guess))
             texts = [part for one in _requests(line) if isinstance(one, list) for part in one if isinstance(part, str)]
             sources.append(f"{task}/{fingerprint(*texts, str(line.get('target')))}" if texts else item)
     rows.clusters = rows.clusters or sources  # what was asked alike is one source, whatever else documents hold
@@ -110,7 +114,16 @@ def _lines(file: Path) -> list[dict[str, Any]]:
             raise NotComparable(f"{file}: entry {number} has no doc_id, doc, filtered_resps: it is no lm_eval sample")
     if not lines:
         raise NotComparable(f"{file}: holds no samples of lm_eval")
-    return lines
+    return [*map(_by_length, lines)]
+
+
+def _by_length(line: dict[str, Any]) -> dict[str, Any]:
+    """Give a sample of RULER its one score: that under its own length, where those of other lengths are -1."""
+    names = [*map(str, line.get("metrics") or sorted(line.keys() - _OWN))]
+    own = [one for one in names if line.get(one) != -1]
+    if len(own) != 1 or not all(map(str.isdigit, names)):
+        return line
+    return {**line, "metrics": ["score"], "score": line[own[0]], "length": own[0]}
 
 
 def _metrics(

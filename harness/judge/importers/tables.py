@@ -1,5 +1,6 @@
 """Plain tables: CSV, TSV, JSON Lines or Parquet with a column for the item, one for the score, and any others."""
 
+import contextlib
 import functools
 import itertools
 import json
@@ -15,14 +16,14 @@ from numpy.typing import NDArray
 from harness.errors import NotComparable, UsageError
 from harness.judge.importers.cells import Column, column_names, item_ids, read_columns
 from harness.judge.importers.json_text import unwritten
-from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, check_one_model
+from harness.judge.importers.rows import ImportOptions, Rows, as_level, as_score, check_one_model, less_is_better
 from harness.judge.outages import CERTAIN
 from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
 from harness.suite.chance import guessing
 
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text("utf-8"))
 _PATTERNS, _LOOSE = map(re.compile, _COLUMNS["patterns"].values()), frozenset(_COLUMNS["names"]["loose"])
-_ASKED, _RIGHT, _BESIDE, _MADE, _LIKELY, _ANSWER, _EXPECTED, _MEASURED, _PRICED, _STATE = _PATTERNS
+_ASKED, _RIGHT, _BESIDE, _MADE, _LIKELY, _ANSWER, _EXPECTED, _MEASURED, _PRICED, _STATE, _JUDGED = _PATTERNS
 _IS_ASKED = re.compile(f"{_ASKED.pattern}|{_RIGHT.pattern}").fullmatch
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
 _HOW = f"{Path(__file__).with_name('how_asked.txt').read_text('utf-8')}|{_MADE.pattern}"  # of names
@@ -36,6 +37,19 @@ _OBJECT, _VALUE = (
     re.compile(r"\s*(\[\s*)?\{"),
     re.compile(r"-?\d+\.\d+(e-?\d+)?|[\d/.-]+[ T][\d:.+]+\S*|(?=\S*\d)[\w-]{16,}"),
 )
+_WRITTEN = re.compile(r"(?i)[\w.]*(completion|output|generated|response)_tokens")  # how much was answered
+_CODE = re.compile(r"-?\d{1,3}|none")  # of HTTP
+# Which run of a question a row is, and what numbers the question: no more rows of one than there are runs.
+_RUNS = (
+    re.compile(r"(?i)(seed|run|epoch|trial|repeat|repetition|rollout|attempt|replicate)(_?(id|idx|index|no|number))?"),
+    re.compile(
+        r"(?i)(question|prompt|task|doc|problem|example|instance|query|item)_?(id|uid|idx|index|key|hash|number)"
+    ),
+)
+_MAYBE_RIGHT = re.compile(
+    r"(?i)(.*\.)?(labels?|answers?|(answer|gold)_?(key|idx)|solution|truth|class|category|intent|y|correct)"
+)
+_CHOICES, _NEARLY_ALL = 100, 0.98  # values that a right answer may have; share of rows in which it decides the score
 _SHOWN, _BRIEF = 200, 99  # characters of a cell in which a failure is looked for; of one that is not looked over first
 
 
@@ -45,10 +59,13 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     named = (item, score, options.slice, options.prompt, options.weight, *options.fields)
     known = column_names(path)
     right = [one for one in known if _RIGHT.fullmatch(one) and one != score and known.count(one) == 1][:1]
-    how = [one for one in known if re.fullmatch(_HOW, one) and one not in named and known.count(one) == 1]
+    maybe = [one for one in known if _MAYBE_RIGHT.fullmatch(one) and one not in named and known.count(one) == 1]
+    given = [one for one in known if _ANSWER.search(one) and not _EXPECTED.search(one) and known.count(one) == 1]
+    beside = [*maybe, *given] if maybe and given and not right and options.chance is None else []
+    how = [one for one in known if re.fullmatch(_HOW, _snake(one)) and one not in named and known.count(one) == 1]
     # The item comes first: the one column whose values all differ, which are not worth coding.
-    wanted = list(dict.fromkeys(one for one in (*named, *right, *how) if one is not None))
-    columns = dict(zip(wanted, read_columns(path, wanted, optional=right + how), strict=True))
+    wanted = list(dict.fromkeys(one for one in (*named, *right, *how, *beside) if one is not None))
+    columns = dict(zip(wanted, read_columns(path, wanted, optional=[*right, *how, *beside]), strict=True))
     items = item_ids(columns[item], path)
 
     def numbers(column: str) -> NDArray[np.float64]:
@@ -70,40 +87,72 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     if in_order and items == [str(at + (items[0] == "1")) for at in range(len(items))]:
         text = "its rows are sorted by score, and its ids number them: on the other side they number other items"
         raise NotComparable(f"{path}: {text}: give the ids of what was asked")
+    # What an answer must equal to be right is the right answer, whatever it is called.
+    said = {one: columns[one].labels() for one in beside}
+    right = right or [one for one in maybe if any(_decides(said[one], said[other], scores) for other in given)][:1]
     if right and options.chance is None:
         own, codes = columns[right[0]].labels(), slices.codes
         guess = [guessing([own.names[at] for at in own.codes[codes == one]]) for one in range(len(slices.names))]
         rows.chances = [guess[code] for code in codes]  # by the right answers of the row's slice
     told = {one: {*columns[one].labels().names} - {"none"} for one in how}
     check_one_model(path, ({key: one} for key, own in told.items() if _MADE.fullmatch(key) for one in own))
-    by = [one for one, own in told.items() if one.lower() in _SCORED and len(own) == 1]
-    if options.repeats and (several := [one for one, own in told.items() if one.lower() in _SCORED and len(own) > 1]):
+    scored = {one: own for one, own in told.items() if one.lower() in _SCORED}
+    by = [own if len(own) == 1 else {*filter(less_is_better, own)} for own in scored.values()]
+    if options.repeats and (several := [one for one, own in scored.items() if len(own) > 1]):
         text = f"holds several of {several[0]} ({listed(told[several[0]])}), which have no mean"
         raise UsageError(f"{path}: {text}: give the rows of one")
-    metrics = {*(slices.names if (options.slice or "").lower() in _SCORED else ())}.union(*(told[one] for one in by))
+    metrics = {*(slices.names if (options.slice or "").lower() in _SCORED else ())}.union(*by)
     rows.measure = {one: one for one in metrics}
     told = {one: own for one, own in told.items() if not _MADE.fullmatch(one)}
-    rows.settings = {one: listed(own, 9) for one, own in told.items() if len(own) <= _MOST.get(one.lower(), 9)}
+    rows.settings = {
+        one: listed({*map(_setting, own)}, 9)
+        for one, own in told.items()
+        if len(own) <= _MOST.get(one.rpartition(".")[2].lower(), 9)
+    }
     rows.said = functools.partial(_answers, path, options)
     return rows.outcomes(name)
+
+
+def _decides(right: Labels, answer: Labels, scores: NDArray[np.float64]) -> bool:
+    """Whether a column of few values, read with a column of answers, says which are right, in nearly all rows."""
+    if not 1 < len(right.names) <= _CHOICES:
+        return False
+    known = {name.strip().lower(): code for code, name in enumerate(right.names)}
+    codes = np.array([known.get(name.strip().lower(), -1) for name in answer.names])[answer.codes]
+    return bool(
+        np.mean((codes == right.codes) == (scores == 1.0)) > _NEARLY_ALL and 0 < np.nansum(scores) < len(scores)
+    )
+
+
+def _snake(column: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column)
+
+
+def _setting(told: str) -> str:
+    """A setting as it is compared: numbers by their value, paths by their last step."""
+    with contextlib.suppress(ValueError):
+        return str(float(told) + 0.0)
+    return told if any(map(str.isspace, told)) else told.rpartition("/")[2] or told
 
 
 def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     """Return the cells of the columns of answers by item; none if there are none."""
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
-    known = [one for one in column_names(path) if one not in used and not _MEASURED.fullmatch(one)]
-    known = [one for one in known if not _ASKING.search(one)]
+    known = [one for one in column_names(path) if one not in used and not _ASKING.search(one)]
+    known = [one for one in known if not _MEASURED.fullmatch(one) or _WRITTEN.fullmatch(one)]
     texts = {"text", "content", "message"} if options.prompt or any(map(_ASKED.fullmatch, known)) else set()
     answering = [one for one in known if one in texts or (_ANSWER.search(one) and not _EXPECTED.search(one))]
+    answering = [one for one in answering if not _WRITTEN.fullmatch(one)]
     answering = [one for one in answering if not _PRICED.fullmatch(one)] or answering
     others = [one for one in known if one not in answering and known.count(one) == 1 and _STATE.search(one)]
-    states, wanted = {one: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", one) for one in others}, [*answering, *others]
-    items, *answers = read_columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [Column([])]
+    wanted = [*answering, *others]
+    items, *columns = read_columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [Column([])]
+    cells_of = dict(zip(wanted, map(Column.labels, columns), strict=True))
+    coded = [one for one in answering if one.endswith("code") and all(map(_CODE.fullmatch, cells_of[one].names))]
+    answering, others = [one for one in answering if one not in coded], [*others, *coded]
+    states, wanted = {one: _snake(one) for one in others}, [*answering, *others]
     ids, found = item_ids(items, path), defaultdict[str, set[Said]](set)
-    labels = [
-        *_unfolded(answering, [one.labels() for one in answers[: len(answering)]]),
-        *(one.labels() for one in answers[len(answering) :]),
-    ]
+    labels = [*_unfolded(answering, [cells_of[one] for one in answering]), *(cells_of[one] for one in others)]
     empty = [np.array([name == "none" for name in one.names])[one.codes] for one in labels[: len(answering)]]
     filled = [np.count_nonzero(~one) for one in empty]
     varying = [one for one, known in zip(empty, labels, strict=False) if len(known.names) > 1]
@@ -146,23 +195,31 @@ def _unfolded(names: Sequence[str], labels: Sequence[Labels]) -> Iterator[Labels
 
 def _failure(column: str, told: str) -> Said | None:
     """Give what a cell says if it says that there is no answer; failures count together. told: its name and it."""
+    how = told.partition(": ")[2]
+    if _JUDGED.search(column):
+        certain = CERTAIN.match(how) or how.lower() == "error"
+        return (f"({column}: a failure of its server)", False) if certain else None
     if (len(low := told.lower()) < _BRIEF or any(one in low for one in _LOOSE)) and (fault := _FAULT.fullmatch(told)):
-        how = told.partition(": ")[2]
         how = f"a failure{' of its server' * bool(CERTAIN.match(how))}" if fault["failed"] else how
         return f"({column}: {how})", False
     return None
 
 
 def _alike(text: str) -> str:
-    """A cell as it is compared: with one kind of line ends, lists and objects in one form of writing."""
+    """A cell as it is compared: with one kind of line ends and no space around, lists and objects in one form."""
     told = unwritten(text) if text[:1] in {"[", "{"} else text
-    return text.replace("\r\n", "\n") if isinstance(told, str) else json.dumps(told, sort_keys=True)
+    return text.replace("\r\n", "\n").strip() if isinstance(told, str) else json.dumps(told, sort_keys=True)
 
 
 def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, set[str]]:
-    """Return column to the items of which the second table says another question or right answer than the first."""
+    """Return column to the items of which the second table says another question or right answer than the first.
+
+    So do texts, options and the like, of which half are the same on both sides.
+    """
     known, found = [column_names(path) for path in paths], dict[str, set[str]]()
-    names = [one for one in known[0] if _IS_ASKED(one) and all(own.count(one) == 1 for own in known)]
+    sure = [one for one in known[0] if _IS_ASKED(one) and all(own.count(one) == 1 for own in known)]
+    beside = [one for one in known[0] if _BESIDE.fullmatch(one) and all(own.count(one) == 1 for own in known)]
+    names = [*sure, *(one for one in beside if one not in sure)]
     wanted = [options.item or "item", *names]
     (ids, *asked), (own, *told) = (
         (read_columns(path, wanted, names) for path in paths) if names else ([Column([])],) * 2
@@ -171,6 +228,8 @@ def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, 
     for name, *both in zip(names, map(Column.labels, asked), map(Column.labels, told), strict=True):
         texts = [[*map(_alike, one.names)] for one in both]
         (said, other), (before, after) = texts, both
+        if name not in sure and 2 * len({*said} & {*other}) < len({*said}):  # answers, such as `messages` may hold
+            continue
         first = dict(zip(items, (said[code] for code in before.codes), strict=True))
         rows = zip(theirs, (other[code] for code in after.codes), strict=True)
         odd = {item for item, text in rows if first.get(item, text) != text}
@@ -183,16 +242,26 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
     """Return item to what the first table says it was asked, if that is more than one question; equal ones are one."""
     known, *others = map(column_names, paths)
     names = [one for one in known if (_IS_ASKED(one) or _BESIDE.fullmatch(one)) and known.count(one) == 1]
-    if not any(map(_ASKED.fullmatch, names)):
+    names = names if any(map(_ASKED.fullmatch, names)) else []
+    runs, numbers = (
+        [one for one in known if kind.fullmatch(one) and one != (options.item or "item")] for kind in _RUNS
+    )
+    wanted = [*names, *runs, *numbers] if runs and numbers else names
+    if not wanted:
         return {}
-    items, *columns = read_columns(paths[0], [options.item or "item", *names], optional=names)
-    asked = dict(zip(names, map(Column.labels, columns), strict=True))
+    items, *columns = read_columns(paths[0], [options.item or "item", *wanted], optional=wanted)
+    every = dict(zip(wanted, map(Column.labels, columns), strict=True))
+    asked = {one: every[one] for one in names}
     for path, header in zip(paths[1:], others, strict=True):
         for name in [one for one in asked if not _IS_ASKED(one) and header.count(one) == 1]:
             texts, own = set(read_columns(path, [name], optional=[name])[0].labels().names), asked[name].names
             where_from = name.lower() == "source" and "".join(own).count(" ") < 3 * len(own)  # and no sentences
             if where_from or 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
                 del asked[name]
+    most = max((len(every[one].names) for one in wanted if one in runs), default=0)
+    asked |= {one: every[one] for one in wanted if one in numbers and np.bincount(every[one].codes).max() <= most}
+    if not asked:
+        return {}
     told = zip(*([one.names[code] for code in one.codes] for one in asked.values()), strict=True)
     found = dict(zip(item_ids(items, paths[0]), (fingerprint(*sorted(one)) for one in told), strict=True))
     return found if len(set(found.values())) > 1 else {}

@@ -15,8 +15,9 @@ from decimal import Decimal
 from harness.suite.toolkit.numerals import DASHES, RE, decided, numbers, only_value
 
 SECONDS, WAITS = 5.0, 20  # the longest that one answer may keep a scorer busy, and how many times that it may wait
+_SIGNS = DASHES | {ord(one): ord(sign) for one, sign in zip("\u2018\u2019\u201c\u201d", "''\"\"", strict=True)}
 # Thai, Lao, Burmese, Khmer, kana, Han
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 def only_number(text: str, target: str) -> float:
@@ -60,7 +61,7 @@ def named(text: str, names: Iterable[str]) -> set[str]:
     """Return the names that stand in an answer as whole words (without spaces: anywhere), not as a part of another."""
     answer, found = f" {plain(text)} ", set[str]()
     for name, wanted in sorted(((one, plain(one)) for one in names), key=lambda both: -len(both[1])):
-        whole = rf"(?<= ){wanted}(?= )" if not _UNSPACED.search(wanted) else " ?".join(wanted.replace(" ", ""))
+        whole = rf"(?<= ){wanted}(?= )" if not UNSPACED.search(wanted) else " ?".join(wanted.replace(" ", ""))
         if wanted and wanted.replace(" ", "") in answer.replace(" ", ""):
             answer, count = re.subn(whole, "|", answer)
             found |= {name} if count else set()
@@ -68,10 +69,19 @@ def named(text: str, names: Iterable[str]) -> set[str]:
 
 
 def contains_any(text: str, targets: Sequence[str]) -> float:
-    """Score 1 where a target stands in the answer, whatever case, width, dash and space; not within a longer number."""
-    same = (unicodedata.normalize("NFKC", one.translate(DASHES)).casefold() for one in (text, *targets))
-    given, *wanted = (" ".join(one.split()) for one in same)
-    return float(any(re.search(RE["before"].pattern + re.escape(one) + RE["behind"].pattern, given) for one in wanted))
+    """Score 1 where a target stands in the answer, whatever case, width, dash, quote and space.
+
+    Not within a longer number. Markdown's backslashes and bold marks do not count, unless a target has some.
+    """
+    wanted = [_compared(one) for one in targets]
+    given = _compared(text if any("\\" in one for one in wanted) else re.sub(r"\\(?=[_\W])(?=\S)", "", text))
+    forms = [given] if "**" in "".join(wanted) else [given, given.replace("**", "")]
+    found = (RE["before"].pattern + re.escape(one) + RE["behind"].pattern for one in wanted)
+    return float(any(re.search(one, form) for one in found for form in forms))
+
+
+def _compared(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text.translate(_SIGNS)).casefold().split())
 
 
 def matches_any(text: str, patterns: Sequence[str]) -> float:
