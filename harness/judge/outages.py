@@ -20,7 +20,7 @@ _NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens a
 _WIDE = re.compile(r"[\u3040-\ud7ff\uff00-\uffef]")  # a Chinese, Japanese or Korean sign, about half a word
 _CODE = r"[a-fA-F-]{0,36}\d[0-9a-fA-F-]*"  # the same in a text of one word
 _ERROR = "which looks like an error of its server: counted as unanswered"
-_RUN = re.compile(r"([^\w\s]|<(?:unk|pad)>)\1{7,}")  # one sign or mark over and over
+_RUN = re.compile(r"(\S|<(?:unk|pad)>)\1{7,}")  # one sign or mark over and over
 _CERTAINLY = "an error"
 _DOUBT = "never right, and hardly given by another side: if that is an error of its server, it hides losses, so look"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
@@ -128,7 +128,7 @@ def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, li
 def in_words(scored: Iterable[Scored]) -> Iterator[Told]:
     """Give the texts that are kept, of an answer that is empty but for its thought nothing.
 
-    Of those that were cut: signs alone, such as the ``!!!!`` of a server whose logits are no numbers.
+    Of those that were cut: one sign, such as the ``!!!!`` or ``GGGG`` of a server whose logits are no numbers.
     """
     for one in scored:
         said, nothing = one.response, (one.signs or {}).get("empty")

@@ -96,7 +96,8 @@ def verify(run: RunRecord, variant: str, spec: EngineSpec, key: str = "") -> Ver
     call = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **count(certificate, given)}
     judged = judge_calls(certificate, [*calls_of(path, certificate, endpoint), call], given, endpoint)
     if refused and judged.verdict != "other":  # such a call says nothing of the weights, now or later
-        return Verification(variant, endpoint, "inconclusive", (f"{refused} items refused or too long", *notes))
+        why = f"{refused} items refused or too long"
+        return dataclasses.replace(judged, verdict="inconclusive", reasons=(why, *notes), calls=judged.calls - 1)
     calls_of(path, certificate, endpoint, call)
     weighed = (run.identities.get(variant, {}).get("proof", {}).get("served") or {}).get("logprob_method")
     if weighed and judged.verdict == "same" and not served.get("logprob_method"):

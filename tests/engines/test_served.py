@@ -735,6 +735,26 @@ def test_choices_are_refused_if_the_numbers_cannot_be_trusted(fault: str) -> Non
         asked(CHOICES, fault, choices=True)
 
 
+@pytest.mark.parametrize("wrong", [0.0, -1.0, -9999.0])
+def test_choices_that_all_weigh_the_same_are_no_models(wrong: float) -> None:
+    """Of one item: a cache without log-probabilities, say, or numbers that overflowed behind a floor."""
+    first = [*encoder().pairs(CHOICES[0].prompt, CHOICES[0].choices, "c0")]
+    known = {(*begin, *rest) for begin, rest in first}
+
+    def spoil(found: dict[str, Any]) -> dict[str, Any]:
+        rows = found.get("choices", [{}])[0].get("prompt_logprobs") or []
+        ids = tuple(int(next(iter(row))) for row in rows if row)
+        if any(whole[1:] == ids for whole in known):
+            for row in filter(None, rows):
+                next(iter(row.values()))["logprob"] = wrong
+        return found
+
+    with served(answers(CHOICES)) as stub, engine(stub, choices=True) as made:
+        stub.spoil = spoil
+        with pytest.raises(NotComparable, match="c0: the server gives all tokens of its choices one log-probability"):
+            list(made.answer(CHOICES, GREEDY))
+
+
 @pytest.mark.parametrize("way", ["prompt_logprobs", "echo"])
 @pytest.mark.parametrize("wrong", ["0", "the mean", "those of the token before", "of base 10"])
 def test_choices_are_refused_although_the_model_is_sure_of_what_it_counts(

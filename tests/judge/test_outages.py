@@ -13,6 +13,8 @@ from pyarrow import parquet
 from written import compared, inspect_log, jsonl, lm_eval_sample, samples_of
 
 from harness.judge.importers import tables
+from harness.judge.outages import in_words
+from harness.records import Generation, Scored
 
 COUNT, WORDS = 1000, ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "hazel", "ivory", "jolly", "kayak")
 
@@ -638,3 +640,11 @@ def test_a_short_word_that_is_never_right_and_that_the_other_side_never_gives_is
                 yield {"item": at, "score": score, "response": label}
 
     assert compared(*_pair(tmp_path, lines)) == code
+
+
+@pytest.mark.parametrize("sign", ["!", "<unk>", "G", "abc "])
+def test_one_sign_up_to_the_limit_is_no_answer(sign):
+    """A server whose logits are no numbers; a model may loop over words by itself."""
+    said = Generation("q", sign * 40, tuple(range(40)), "length", 5, 0)
+    scored = Scored("q", "digest", 0, 0.0, {}, said, length=40)
+    assert [one.text for one in in_words([scored])] == ([] if " " in sign else [sign * 3])

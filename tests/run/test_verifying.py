@@ -76,9 +76,11 @@ def test_nf4_is_named_by_its_texts_alone(committed: RunRecord) -> None:
     assert judged(committed, "bf16", again).verdict == "same"
 
 
-def test_an_endpoint_that_refuses_all_texts_is_not_the_same(committed: RunRecord) -> None:
-    """Every server writes; only choices are left out by some."""
-    assert judged(committed, "bf16", given(committed, "bf16", "choice")).verdict == "other"
+def test_what_an_endpoint_refuses_does_not_differ(committed: RunRecord) -> None:
+    """It says nothing of the weights; `verify` says so. What it answers can still show others."""
+    certificate, choices = certify(committed, "bf16"), given(committed, "nf4", "choice")
+    assert count(certificate, given(committed, "bf16", "choice")) == {"generate": 0, "choice": 0}
+    assert judged(committed, "bf16", choices).verdict == "other"
 
 
 def test_what_texts_alone_cannot_tell_is_said(committed: RunRecord) -> None:
@@ -309,8 +311,25 @@ def test_a_server_of_a_shorter_context_is_not_the_same(
         (ids,) = (key for key, one in stub.answers.by_ids.items() if one["prompt"] == dear and key != dear)
         stub.too_long = {dear, ids}
         found = verified(run, stub.url, capsys)
-    assert (found["verdict"], found["exit_code"], found["parts"][0]["differ"]) == ("inconclusive", 3, 1)
+    assert (found["verdict"], found["exit_code"], found["parts"][0]["differ"]) == ("inconclusive", 3, 0)
     assert "1 items refused or too long" in found["reasons"][0]
+    assert not (run / "verify-small.json").exists()
+
+
+def test_questions_that_are_refused_for_a_day_say_nothing_of_the_weights(
+    run: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Most of them: no other model, and nothing is held against the next day; another model is seen by the rest."""
+    certificate = certify(read_run(RunDir(run)), "small")
+    prompts = {one.item.prompt for part in certificate.parts for one in part.questions}
+    for answers, share, verdict in ((LOSSY, 2, "inconclusive"), (RIGHT, 10, "other")):
+        with served(known(tiny_llama, answers)) as stub:
+            asked = {key: one["prompt"] for key, one in stub.answers.by_ids.items() if one["prompt"] in prompts}
+            refused = sorted(set(asked.values()))[: len(prompts) // share]
+            stub.too_long = {*refused, *(key for key, prompt in asked.items() if prompt in refused)}
+            found = verified(run, stub.url, capsys)
+        assert found["verdict"] == verdict
+        assert (run / "verify-small.json").exists() == (verdict == "other")
 
 
 def test_a_server_too_short_for_what_the_gate_counted_is_not_the_same(run: Path, tiny_llama: Path) -> None:
