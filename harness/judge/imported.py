@@ -71,7 +71,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
         for one, odd in zip(judged, other[1:], strict=True):
             warnings += [
                 f"{one.name}: {len(own)} items have another {column!r} than in baseline"
-                f"{': if it holds answers, too, give --prompt' * (2 * len(own) > len(one))}"
+                ": if it holds answers, give --prompt with what was asked"
                 for column, own in odd.items()
             ]
         if asked or any(other):

@@ -20,7 +20,7 @@ _NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens a
 _WIDE = re.compile(r"[\u3040-\ud7ff\uff00-\uffef]")  # a Chinese, Japanese or Korean sign, about half a word
 _CODE = r"[a-fA-F-]{0,36}\d[0-9a-fA-F-]*"  # the same in a text of one word
 _ERROR = "which looks like an error of its server: counted as unanswered"
-_RUN = re.compile(r"(\S|<(?:unk|pad)>)\1{7,}")  # one sign or mark over and over
+_RUN = re.compile(r"([^\d\s]|<(?:unk|pad)>)\1{15,}\Z")  # one sign or mark over and over
 _CERTAINLY = "an error"
 _DOUBT = "never right, and hardly given by another side: if that is an error of its server, it hides losses, so look"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
@@ -73,10 +73,10 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
             if (words := _words(one.text)) is not None:
                 for task in {"", tasks.get(one.item, "")}:
                     found[-1][task, words].append(one)
-            elif len(short := _short(one.text)) >= _WORD and one.item in tasks:
-                found[-1][tasks[one.item], short].append(one)
                 if CERTAIN.match(one.text):  # each may repeat its prompt
                     found[-1]["", _CERTAINLY].append(one)
+            elif len(short := _short(one.text)) >= _WORD and one.item in tasks:
+                found[-1][tasks[one.item], short].append(one)
     sure, doubtful = dict[str, str](), dict[str, str]()
     for (task, text), same in found[0].items() if found else ():
         texts = {one.text for one in same}
@@ -128,7 +128,8 @@ def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, li
 def in_words(scored: Iterable[Scored]) -> Iterator[Told]:
     """Give the texts that are kept, of an answer that is empty but for its thought nothing.
 
-    Of those that were cut: one sign, such as the ``!!!!`` or ``GGGG`` of a server whose logits are no numbers.
+    Of those that were cut: none at all, or the sign that they end with over and over, such as the ``!!!!`` or ``GGGG``
+    of a server whose logits are no numbers.
     """
     for one in scored:
         said, nothing = one.response, (one.signs or {}).get("empty")
@@ -136,5 +137,5 @@ def in_words(scored: Iterable[Scored]) -> Iterator[Told]:
             text = said.text.strip()
             if said.finish != "length":
                 yield Told(one.item_id, "" if nothing else text, one.score or 0.0)
-            elif _RUN.fullmatch(text):  # of any length
-                yield Told(one.item_id, _RUN.sub(r"\1\1\1", text), one.score or 0.0)
+            elif (run := _RUN.search(re.sub(r"</?think>", "", text).strip())) or not text:
+                yield Told(one.item_id, run[1] * 3 if run else "(nothing before the limit)", one.score or 0.0)

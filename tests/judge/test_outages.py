@@ -13,7 +13,7 @@ from pyarrow import parquet
 from written import compared, inspect_log, jsonl, lm_eval_sample, samples_of
 
 from harness.judge.importers import tables
-from harness.judge.outages import in_words
+from harness.judge.outages import Told, in_words, outages
 from harness.records import Generation, Scored
 
 COUNT, WORDS = 1000, ("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "hazel", "ivory", "jolly", "kayak")
@@ -642,9 +642,34 @@ def test_a_short_word_that_is_never_right_and_that_the_other_side_never_gives_is
     assert compared(*_pair(tmp_path, lines)) == code
 
 
+@pytest.mark.parametrize("lead", ["", "<think>\n", "some copper oxide"])
 @pytest.mark.parametrize("sign", ["!", "<unk>", "G", "abc "])
-def test_one_sign_up_to_the_limit_is_no_answer(sign):
-    """A server whose logits are no numbers; a model may loop over words by itself."""
-    said = Generation("q", sign * 40, tuple(range(40)), "length", 5, 0)
+def test_one_sign_up_to_the_limit_is_no_answer(sign, lead):
+    """A server whose logits are no numbers, at once or after some tokens; a model may loop over words by itself."""
+    said = Generation("q", lead + sign * 40, tuple(range(40)), "length", 5, 0)
     scored = Scored("q", "digest", 0, 0.0, {}, said, length=40)
     assert [one.text for one in in_words([scored])] == ([] if " " in sign else [sign * 3])
+
+
+def test_nothing_up_to_the_limit_must_cost():
+    """Special tokens that the server leaves out, or a thought that it hides."""
+    said = Generation("q", "", (0,) * 40, "length", 5, 0)
+    (told,) = in_words([Scored("q", "digest", 0, 0.0, {}, said, length=40)])
+    for right, code in ((1.0, True), (0.0, None)):
+        given = [told._replace(item=f"{at}") for at in range(40)]
+        others = [Told(f"{at}", f"It is {_say('b', at)}", right) for at in range(40)]
+        found = outages([given, others], {f"{at}": "t" for at in range(40)})
+        assert (len(found.errors), len(found.doubtful)) == ((40, 0) if code else (0, 40))
+
+
+def test_errors_that_repeat_their_prompts_count_together(tmp_path):
+    """Each text is another."""
+    base, worse = _scores(9, 0.1)
+
+    def lines(side):
+        for at, one in enumerate(base if side == "a" else worse):
+            down = side == "a" and _down(at, 20)
+            said = f"Error code: 400 - {{'input': {_say('q', at)!r}}}" if down else _say(side, at)
+            yield {"item": at, "score": 0.0 if down else one, "reply": said}
+
+    assert compared(*_pair(tmp_path, lines)) == 4

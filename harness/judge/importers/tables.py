@@ -47,8 +47,12 @@ _RUNS = (
     ),
 )
 _MAYBE_RIGHT = re.compile(
-    r"(?i)(.*\.)?(labels?|answers?|(answer|gold)_?(key|idx)|solution|truth|class|category|intent|y|correct)"
+    r"(?i)(.*\.)?(((correct|right|true|gold|answer)[_ ]?)?(answers?|options?|choice|letter|labels?|index|idx)([_ ]letter)?"
+    r"|solution|truth|class|category|intent|y|correct)"
 )
+# Texts beside a question that no model writes, unless they are short.
+_TEXTS = re.compile(r"(?i)(.*\.)?(contexts?|passages?|documents?|article|story|paragraphs?|schema|choices|options)")
+_LONG = 20  # characters of most of them
 _CHOICES, _NEARLY_ALL = 100, 0.98  # values that a right answer may have; share of rows in which it decides the score
 _SHOWN, _BRIEF = 200, 99  # characters of a cell in which a failure is looked for; of one that is not looked over first
 
@@ -214,11 +218,11 @@ def _alike(text: str) -> str:
 def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, set[str]]:
     """Return column to the items of which the second table says another question or right answer than the first.
 
-    So do texts, options and the like, of which half are the same on both sides.
+    So do long texts and options beside it, of which half are the same on both sides.
     """
     known, found = [column_names(path) for path in paths], dict[str, set[str]]()
     sure = [one for one in known[0] if _IS_ASKED(one) and all(own.count(one) == 1 for own in known)]
-    beside = [one for one in known[0] if _BESIDE.fullmatch(one) and all(own.count(one) == 1 for own in known)]
+    beside = [one for one in known[0] if _TEXTS.fullmatch(one) and all(own.count(one) == 1 for own in known)]
     names = [*sure, *(one for one in beside if one not in sure)]
     wanted = [options.item or "item", *names]
     (ids, *asked), (own, *told) = (
@@ -228,7 +232,8 @@ def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, 
     for name, *both in zip(names, map(Column.labels, asked), map(Column.labels, told), strict=True):
         texts = [[*map(_alike, one.names)] for one in both]
         (said, other), (before, after) = texts, both
-        if name not in sure and 2 * len({*said} & {*other}) < len({*said}):  # answers, such as `messages` may hold
+        long = 2 * sum(len(one) >= _LONG for one in said) > len(said)
+        if name not in sure and not (long and 2 * len({*said} & {*other}) >= len({*said})):
             continue
         first = dict(zip(items, (said[code] for code in before.codes), strict=True))
         rows = zip(theirs, (other[code] for code in after.codes), strict=True)
