@@ -168,11 +168,19 @@ def _named(text: str, labels: list[str]) -> set[str]:
     return found | named(text, [one for one in labels if one not in signed])
 
 
-# Letters that are no answer: `I'd`, `N/A`, and the article, which does not stand before a verb or at the end.
-_NO_LETTER = re.compile(
-    r"\b[A-Za-z]+['\u2019][^\W\d]+|\b[Nn]/[Aa]\b|\bA (?=(?!(?:is|was|because|as|since|and|or|seems|appears|for|with"
-    r"|in|by|from|would|has|best|describes|states|says|fits|matches|gives|makes)\b)[a-z])"
+# Words that follow a letter that is an answer, not an article.
+_BEHIND = (
+    "is|was|has|had|would|will|can|could|should|must|may|might|does|did|do|because|as|since|and|or|over|seems|appears|for|with"
+    "|in|by|from|best|on|also|only|ist|war|hat|wird|und|oder|weil|passt|est|et|ou|car|es|y|o|e|porque|é|è|en|of|er|är|jest|on"
+    "|adalah|je|este|seçene\\w*|doğru\\w*|şık\\w*"
 )
+# Letters that are no answer: of `N/A`, contractions, French `d'` before a vowel, and the English article.
+_NO_LETTER = re.compile(
+    r"\b[Nn]/[Aa]\b|\bI['\u2019](?:d|ll|m|ve)\b|(?<=[^\W\d])['\u2019](?:d|ll|m|re|s|t|ve)\b"
+    r"|\b[CcDdJjLlMmNnSsTt]['\u2019](?=[aeiouhyœàâéèêëîïôû])"
+    rf"|(?:(?<=[.!?] )|(?<=\n)|\A)A (?=(?!(?:{_BEHIND})\b|[a-z]+(?:ly|[^sui\W]s)\b)[a-z])"
+)
+_PRONOUN = re.compile(r"\bI (?=(?!(?:is|was|because|as|since|and|or|seems|appears|best)\b)[a-z])")
 
 
 def _without_rejected(text: str, labels: list[str]) -> str:
@@ -181,7 +189,7 @@ def _without_rejected(text: str, labels: list[str]) -> str:
     Where a label is `A`, the article is none.
     """
     text = re.sub(r"\ba (?=[a-z])", "", text) if "A" in labels else text
-    text = _NO_LETTER.sub(" ", text) if any(len(one) == 1 and one.isalpha() for one in labels) else text
+    text = _PRONOUN.sub(" ", text) if "I" in labels else text
     if all(re.fullmatch(r"\d{1,3}", one) for one in labels):  # of a rating
         text = re.sub(rf"(?<=\d)\s?(?:/|out of|of|von|sur|de)\s?{max(labels, key=int)}\b", " ", text)
         text = re.sub(r"\(?(?:on|out of) a scale (?:of|from) \d+ ?(?:to|-) ?\d+\)?", " ", text)
@@ -196,11 +204,8 @@ def _without_rejected(text: str, labels: list[str]) -> str:
     what = rf"(?:({listed})(?!\w)|({longer or '(?!)'})[a-z]+\b)"  # `not fraudulent` says that it is no fraud
     denied = f"(?:{DENIED}{NOT_FOUND * bool(contrary)})"
     rejected = rf"(?i)\b(?:{own or '(?!)'})(?!\w)|({REJECTING}){what}|(?<![^\W_])({listed}){denied}"
-    return re.sub(
-        rejected,
-        lambda one: _contrary(one, contrary) if one.lastindex else one[0],
-        text,
-    )
+    text = re.sub(rejected, lambda one: _contrary(one, contrary) if one.lastindex else one[0], text)
+    return _NO_LETTER.sub(" ", text) if any(len(one) == 1 and one.isalpha() for one in labels) else text
 
 
 def _contrary(found: re.Match[str], contrary: dict[str, str]) -> str:
@@ -210,7 +215,9 @@ def _contrary(found: re.Match[str], contrary: dict[str, str]) -> str:
 
 
 # A letter of a script with spaces; what Korean writes to a word.
-_SPACED, _KOREAN = "[^\\W\\d_\u0e00-\u10ff\u1200-\U0010ffff]", "[\u1100-\u11ff\uac00-\ud7a3]"
+_NO_LETTERS = "\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\U0010ffff"
+_SPACED = f"(?:[^\\W\\d_{_NO_LETTERS}]|(?!\\d)[\u0900-\u0dff])"  # in India signs, too
+_KOREAN = "[\u1100-\u11ff\uac00-\ud7a3]"
 _PARTICLES = "적?(?:입니다|이?다|이에요|예요|이?며|이?고|임|인|이?라고?|으?로|은|는|이|가|을|를|의|도|만)?"
 
 

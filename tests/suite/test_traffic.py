@@ -426,8 +426,16 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
         (
             ("A", "B", "C", "D"),
             {"I'd be happy to help!": [0, 0], "N/A": [0, 0], "A passage was not provided.": [0, 0]}
-            | {"I'd say B.": [0, 1], "A is right": [1, 0], "C\u2019est A": [1, 0]},
+            | {"I'd say B.": [0, 1], "A is right": [1, 0], "C\u2019est A": [1, 0], "D'après le texte": [0, 0]}
+            | {"Doğru cevap B'dir.": [0, 1], "A ist richtig.": [1, 0], "Option A correctly names it.": [1, 0]}
+            | {"It isn't B.": [0, 0], "The answer isn't A, it's B.": [0, 1], "A question is missing.": [0, 0]},
         ),
+        (("C", "Java"), {"This isn't Java.": [0, 0], "It's written in C.": [1, 0]}),
+        (("I", "C"), {"I think the answer is C.": [0, 1], "I cannot answer this.": [0, 0], "I.": [1, 0]}),
+        (("হ্যাঁ", "না"), {"এটি একটি নমুনা প্রশ্ন।": [0, 0], "উত্তর: **না**": [0, 1]}),
+        (("सही", "गलत"), {"गलती के लिए क्षमा करें।": [0, 0], "यह कथन गलत है।": [0, 1]}),
+        (("კი", "არა"), {"კითხვა გაუგებარია.": [0, 0], "პასუხი: კი": [1, 0]}),
+        (("አዎ", "አይ"), {"ይህን ጥያቄ መመለስ አይቻልም።": [0, 0], "አይ፣ ትክክል አይደለም።": [0, 1]}),
         (
             ("4", "5", "1", "2", "3"),
             {"4/5": [1, 0], "4 out of 5": [1, 0], "5/5": [0, 1], "4 or 5": [0, 0], "4 (on a scale of 1 to 5)": [1, 0]},
