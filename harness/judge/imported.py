@@ -63,7 +63,7 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     if same and len(same) == len(sides):
         raise NotComparable(next(iter(same.values())))
     judged, warnings = [one for one in sides if one.name not in same], list[str]()
-    for side in judged if reading.repeats is None else ():
+    for side in judged if reading.repeats is None and set(used) == {"table"} else ():
         _check_grades(base, side)
     if reading.prompt is None and set(used) == {"table"}:
         asked, paths = sources([baseline, *(path for _, path in named)], reading), dict(named)

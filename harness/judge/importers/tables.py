@@ -135,7 +135,7 @@ def _snake(column: str) -> str:
 def _setting(told: str) -> str:
     """A setting as it is compared: numbers by their value, paths by their last step."""
     with contextlib.suppress(ValueError):
-        return str(float(told) + 0.0)
+        return f"{float(told) + 0.0:.15g}"
     return told if any(map(str.isspace, told)) else told.rpartition("/")[2] or told
 
 
