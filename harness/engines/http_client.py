@@ -142,7 +142,7 @@ class Client:
         async for when, text in _events(response):
             if (event := _json_object(text)) is None:
                 raise _AgainError("a stream with an event that is not a JSON object", 0.0)
-            if event.get("error") is not None:
+            if event.get("error") is not None or event.get("object") == "error":
                 raise _AgainError(self._clean(_message(event)), 0.0, 500)
             events.append((when - started, event))
         data, pieces = join_stream(events)
@@ -176,7 +176,7 @@ async def _events(response: httpx2.Response) -> AsyncIterator[tuple[float, bytes
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             name, _, value = line.partition(b":")
-            if name == b"data" and value.strip() != b"[DONE]":
+            if name == b"data" and value.strip() not in {b"", b"[DONE]"}:
                 yield now, value
 
 

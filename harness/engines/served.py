@@ -221,7 +221,8 @@ class ServedEngine(EngineBase):
             return refused[0]
         logprobs, greedy, weights = zip(*scored, strict=True)
         alike = len({each for own in weights for each in own}) == 1 and sum(map(len, weights)) > len(pairs)
-        if len(pairs) > 1 and (alike or sum(one == 0.0 for one in logprobs) > 1):
+        sure = [rest for (_, rest), one in zip(pairs, logprobs, strict=True) if one == 0.0]  # one may begin another
+        if len(pairs) > 1 and (alike or any(one[: len(rest)] != rest[: len(one)] for one in sure for rest in sure)):
             said = (
                 f"{item.id}: the server gives all tokens of its choices one log-probability, or two choices certainty"
             )

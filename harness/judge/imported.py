@@ -35,7 +35,8 @@ _UNRELATED = (
 )
 _GRADES = 20  # so many different scores are of graded answers, which are equal in all items only if the answers are
 _GRADES_IN_PART = 100  # the same of one task or stratum, where a good build may give some short answers alike
-_MANY, _IN_GRADES = 100, 0.05  # scores of a side that show how it is scored; share of grades that no accident explains
+_IN_GRADES, _SEVERAL = 0.05, 5  # share of scores between 0 and 1, and number, that show partial credit of one side
+_GRADED = "the scores of one side are right or wrong, and those of the other between, too: score both by one metric"
 _LISTED = re.compile(r"""\[\s*(["'\[{]|null\b|None\b)|\{"\d+":""")  # how a cell of answers begins
 _MOMENT = re.compile(r"T\d\d-\d\d-\d\d\.\d{4,6}\.[jp]")  # in a file's name: no other run begins in that microsecond
 _UNEVEN = 1.5  # mean size of an item's question from which on a table has clearly fewer questions than items
@@ -63,8 +64,6 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     if same and len(same) == len(sides):
         raise NotComparable(next(iter(same.values())))
     judged, warnings = [one for one in sides if one.name not in same], list[str]()
-    for side in judged if reading.repeats is None and set(used) == {"table"} else ():
-        _check_grades(base, side)
     if reading.prompt is None and set(used) == {"table"}:
         asked, paths = sources([baseline, *(path for _, path in named)], reading), dict(named)
         other = [{}, *(other_questions((baseline, paths[one.name]), reading) for one in judged)]
@@ -87,24 +86,12 @@ def judge_imported(baseline: Path, candidates: Sequence[str], options: Mapping[s
     found = outages((_in_words(one, several) for one in (base, *judged)) if tasks else (), tasks)
     if found.errors:
         base = replace(base, score=np.where([one in found.errors for one in base.items], math.nan, base.score))
-    review = _related if options["chance"] is None else None
+    once = reading.repeats is None and set(used) == {"table"}  # and so of one answer each
+    review = partial(_related, once=once) if options["chance"] is None else None
     material = compare.compare(base, judged, rules, allow_unmatched=options["allow_unmatched"], review=review)
     provenance = {"baseline": str(baseline), "candidates": {name: str(path) for name, path in named}}
     order, said = [name for name, _ in named], (*warnings, *found.warnings(base.name))
     return gate.judge(material, rules, not_judged=same, order=order, warnings=said, provenance=provenance)
-
-
-def _check_grades(base: Outcomes, side: Outcomes) -> None:
-    """Raise NotComparable if one side of a slice is scored right or wrong, and the other in grades between."""
-    for name in base.slice.names:
-        own, theirs = (
-            one.score[one.slice.codes == one.slice.names.index(name)] if name in one.slice.names else one.score[:0]
-            for one in (base, side)
-        )
-        between = [float(np.mean((one > 0.0) & (one < 1.0))) for one in (own, theirs) if one.size >= _MANY]
-        if len(between) > 1 and min(between) == 0.0 and max(between) > _IN_GRADES:
-            text = f"{name}: {max(between):.0%} of the scores of one side are between 0 and 1, and none of the other"
-            raise NotComparable(f"{side.name}: {text}: score both by one metric")
 
 
 def _named(candidates: Sequence[str]) -> list[tuple[str, Path]]:
@@ -149,12 +136,13 @@ def _parts(told: object) -> Iterator[str]:
         yield "" if told is None or told == "none" else split(str(told))[0]
 
 
-def _related(index: compare.Index, side: Outcomes, found: Comparison) -> Comparison:
+def _related(index: compare.Index, side: Outcomes, found: Comparison, *, once: bool) -> Comparison:
     """Withdraw the signal of strata in which both sides score as two that guess: on items that have nothing in common.
 
     Fisher's exact test (1935, Journal of the Royal Statistical Society 98:39-82) by its normal law, which holds for
     graded scores and items of shared sources, too: where enough items should be right, or wrong, on both sides by
-    chance, and the scores spread by more than the margin, so that other questions could hide a loss.
+    chance, and the scores spread by more than the margin, so that other questions could hide a loss. once: no score is
+    a mean, so that one side in grades next to one that is right or wrong has partial credit, which hides a loss, too.
     """
     base, count, strata = index.baseline, len(index.places), list(found.strata)
     own, theirs = joined(base, side)
@@ -175,9 +163,12 @@ def _related(index: compare.Index, side: Outcomes, found: Comparison) -> Compari
         error = np.sqrt(spread * (n * yy - after**2) / (n - 1) / n**2 + chance)
         odd = ~(special.ndtr((before * after / n + step - both) / error) < _RELATED)
     odd &= np.minimum(before * after, (n - before) * (n - after)) >= np.maximum(_EXPECTED * n, 1.0)
+    few, many = np.sort([total((one > 0.0) & (one < 1.0)) for one in (x, y)], axis=0)
+    graded = once & (few <= 1) & (many > np.maximum(_IN_GRADES * n, _SEVERAL))
     for at, one in enumerate(found.strata):
-        if odd[at] and spread[at] > (n[at] * one.margin) ** 2:
-            strata[at] = replace(one, looks=(replace(one.looks[0], above_chance_p=1.0),), unusable=_UNRELATED)
+        if graded[at] or (odd[at] and spread[at] > (n[at] * one.margin) ** 2):
+            why = _GRADED if graded[at] else _UNRELATED
+            strata[at] = replace(one, looks=(replace(one.looks[0], above_chance_p=1.0),), unusable=why)
     return replace(found, strata=tuple(strata))
 
 

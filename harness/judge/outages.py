@@ -12,7 +12,7 @@ from harness.records import Generation, Scored
 from harness.suite.tail.text import refusal
 
 _LEAST, _IN_TASK, _SHORTEST = 5, 20, 12  # of an error in words: answers that are nothing else, and characters if any
-_WORD = 3  # characters of a shorter one
+_WORD, _HARDLY = 3, 20  # characters of a shorter one; how many times more often than the other side one must give it
 _COSTS, _SHARE = 3.0, 0.125  # the least that an error costs which is never right: items, and a share of its own
 _ONE_TEXT, _SEVERAL_TEXTS = 0.35, 1.0  # the same of one that is right at times, times that; numbers may be answers
 _GRADE = 0.5  # below which the lowest score of an error may be a judge's lowest grade
@@ -20,7 +20,7 @@ _NUMBER = r"(?<!\S)(?=\S*\d)\S+"  # the number or time of a request, or tokens a
 _WIDE = re.compile(r"[\u3040-\ud7ff\uff00-\uffef]")  # a Chinese, Japanese or Korean sign, about half a word
 _CODE = r"[a-fA-F-]{0,36}\d[0-9a-fA-F-]*"  # the same in a text of one word
 _ERROR = "which looks like an error of its server: counted as unanswered"
-_RUN = re.compile(r"([^\d\s]|<(?:unk|pad)>)\1{15,}\Z")  # one sign or mark over and over
+_RUN = re.compile(r"([^\d\s]|<(?:unk|pad)>)(?:\s?\1){15,}\Z")  # one sign or mark over and over
 _CERTAINLY = "an error"
 _DOUBT = "never right, and hardly given by another side: if that is an error of its server, it hides losses, so look"
 _SPEAKS = re.compile(r"\bI\b(?!/)")  # in English: programs do not speak of themselves
@@ -61,7 +61,7 @@ def outages(sides: Iterable[Iterable[Told]], tasks: Mapping[str, str]) -> Outage
     of two counts about six roots of the smaller. What is never right need not cost if it is empty, a word for nothing
     or a mark of a failure, and may come on both sides if no model writes it. Nor need these cost if they are one of
     several answers. Other words that are never right and do not cost are doubtful. Shorter ones, which may be labels,
-    must come `_IN_TASK` times in a task, never be right or come on the other side in any spelling, and cost.
+    must come `_IN_TASK` times in a task, never be right, hardly come on the other side in any spelling, and cost.
     """
     found: list[dict[tuple[str, str], list[Told]]] = []
     scores: list[dict[str, list[float]]] = []
@@ -114,7 +114,8 @@ def _is_outage(same: list[Told], theirs: Iterable[Told], scores: Mapping[str, li
     here = [(one, score) for one, score in zip(same, right, strict=True) if one.item not in known]
     gains = [fmean(scores.get(one.item) or [one.score]) - one.score for one, _ in here]
     there, gained, kept = len(known - own), math.fsum(gains), math.fsum(score for _, score in here)
-    if _words(first) is None and (several or known or kept or gained <= 4.0 * math.hypot(*gains)):
+    hardly = _HARDLY * len(known) < len(here)
+    if _words(first) is None and (several or kept or not hardly or gained <= 4.0 * math.hypot(*gains)):
         return False
     if len(here) < there + 6.0 * math.sqrt(there) + least:
         return False

@@ -69,8 +69,10 @@ GIVES_UP = (
     r"(?:provided|given|supplied|included)\b"
     r"|\bno (?:(?:further|more|additional|relevant|specific|clear|sufficient|enough|such|prior|definite|explicit) )?"
     r"(?:(?:idea|clue|doubt|comment)\b|(?:way|means) (?:to|of)\b|(?:info(?:rmation)?|context|data|details?|answers?"
-    r"|text|message|question|passage|ticket|input|document|article)(?= (?:(?:was|were|is|are|has been|can be|to) )?"
-    r"(?:provided|given|attached|available|here|about|on|regarding|judge)\b))"
+    r"|text|message|question|passage|ticket|input|document|article|response|output|result"
+    r"|mention of (?:it|this|that)(?: in the \w+)?)(?=\s?(?:[.!?;]|\Z)|"
+    r" (?:(?:was|were|is|are|has been|can be|to) )?"
+    r"(?:provided|given|attached|available|found|here|about|on|regarding|judge)\b))"
 )
 """Where `no` or `yes` is not the label: the answer gives up, offers help, or says something else."""
 LABELLED, SHARE = 10, 50
@@ -183,6 +185,32 @@ _NO_LETTER = re.compile(
 _PRONOUN = re.compile(r"\bI (?=(?!(?:is|was|because|as|since|and|or|seems|appears|best)\b)[a-z])")
 
 
+# Labels in capitals that are words of English otherwise.
+_CAPITALS = frozenset(
+    re.findall(
+        r"\w+", "it us in or me am so as is do be to of on all any can may new out not off who how act aim art ask"
+    )
+)
+
+
+# Words that negate what follows at once, unless that is a reason; in English see `GIVES_UP`.
+_NEGATING = frozenset(
+    re.findall(r"\S+", "no não нет не nie nu nem ne tidak không नहीं না لا לא"),
+)
+_REASON = "porque|pois|ya que|por|because|since|as|perché|потому|так|bo|ponieważ|karena|vì|pentru|mert|لأن|כי"
+
+
+def _without_scale(text: str, low: str, top: str) -> str:
+    """A rating without the scale that it names, such as the 5 of `4/5`; of two labels `1/2` may be both."""
+    if int(top) <= 2:  # noqa: PLR2004
+        return re.sub(r"(?<=\d)\s?/(?=\s?\d)", " , ", text)
+    stars = r"(?:(?:stars?|points?|Sternen?|étoiles|estrellas|stelle|estrelas)\s)?"
+    of = rf"(?<=\d)[*_]{{0,3}}\s?{stars}(?:/|out of|of|von|sur|de|su|em|na|из)\s?[*_]{{0,3}}{top}\b"
+    scale = rf"\(?(?:\b(?:on|out of) )?(?:\ban? )?\bscale (?:of|from) \d+ ?(?:to|-|–) ?{top}\)?"
+    named = rf"\bon an? {low} ?(?:to|-|–) ?{top} scale|\({low} ?(?:to|-|–) ?{top}\)|{top} ?点満点中"
+    return re.sub(f"(?i){of}|{scale}|{named}", " ", text)
+
+
 def _without_rejected(text: str, labels: list[str]) -> str:
     """An answer without labels that it rejects, as in `positive, not negative`; with `not spam` for a rejected spam.
 
@@ -190,12 +218,19 @@ def _without_rejected(text: str, labels: list[str]) -> str:
     """
     text = re.sub(r"\ba (?=[a-z])", "", text) if "A" in labels else text
     text = _PRONOUN.sub(" ", text) if "I" in labels else text
-    if all(re.fullmatch(r"\d{1,3}", one) for one in labels):  # of a rating
-        text = re.sub(rf"(?<=\d)\s?(?:/|out of|of|von|sur|de)\s?{max(labels, key=int)}\b", " ", text)
-        text = re.sub(r"\(?(?:on|out of) a scale (?:of|from) \d+ ?(?:to|-) ?\d+\)?", " ", text)
+    if all(re.fullmatch(r"\d{1,3}", one) for one in labels):
+        text = _without_scale(text, min(labels, key=int), max(labels, key=int))
+    for one in labels:
+        if one.isupper() and one.casefold() in _CAPITALS:  # `It is not clear` does not say IT
+            text = re.sub(
+                rf"\b(?!{one}\b)(?i:{one})\b(?= [a-z]|['\u2019])|(?<=[a-z] )(?!{one}\b)(?i:{one})\b", " ", text
+            )
     if "neither" in map(str.casefold, labels):
         text = re.sub(r"(?i)\bneither\b[^.;:\n]{0,80}?\bnor\b(?:\s[\w-]+){1,2}", "neither", text)
-    text = re.sub(GIVES_UP, " ", text) if {"no", "yes"} & {*map(str.casefold, labels)} else text
+    low = {*map(str.casefold, labels)}
+    text = re.sub(GIVES_UP, " ", text) if {"no", "yes"} & low else text
+    if told := "|".join(re.escape(one) for one in labels if one.casefold() in _NEGATING and "yes" not in low):
+        text = re.sub(rf"(?i)(?<!\w)(?:{told})(?= +[^\W\d])(?! +(?:{_REASON})\b)", " ", text)
     negative = r"(?i)(?:not|non|no|pas|nicht|kein(?:e[nmrs]?)?)\b(.*)"
     contrary = {plain(told[1]): one for one in labels if (told := re.match(negative, one))}
     kept = {*contrary.values(), *(one for one in labels if re.match(f"(?i){REJECTING}", one))}
@@ -203,7 +238,8 @@ def _without_rejected(text: str, labels: list[str]) -> str:
     longer = "|".join(re.escape(one) for one in labels if one.isascii() and one.isalpha() and len(one) > SHORT)
     what = rf"(?:({listed})(?!\w)|({longer or '(?!)'})[a-z]+\b)"  # `not fraudulent` says that it is no fraud
     denied = f"(?:{DENIED}{NOT_FOUND * bool(contrary)})"
-    rejected = rf"(?i)\b(?:{own or '(?!)'})(?!\w)|({REJECTING}){what}|(?<![^\W_])({listed}){denied}"
+    rejecting = REJECTING.replace("an?|", "(?-i:a)|an|") if "A" in labels else REJECTING
+    rejected = rf"(?i)\b(?:{own or '(?!)'})(?!\w)|({rejecting}){what}|(?<![^\W_])({listed}){denied}"
     text = re.sub(rejected, lambda one: _contrary(one, contrary) if one.lastindex else one[0], text)
     return _NO_LETTER.sub(" ", text) if any(len(one) == 1 and one.isalpha() for one in labels) else text
 
@@ -217,6 +253,9 @@ def _contrary(found: re.Match[str], contrary: dict[str, str]) -> str:
 # A letter of a script with spaces; what Korean writes to a word.
 _NO_LETTERS = "\u0e00-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\U0010ffff"
 _SPACED = f"(?:[^\\W\\d_{_NO_LETTERS}]|(?!\\d)[\u0900-\u0dff])"  # in India signs, too
+# What Arabic and Hebrew write to a word: and, in, as, to, the; of short labels fewer, as they may be in other words.
+_SHORT_BEFORE = "(?:[وفب]?ال|لل|[וה])?"
+_BEFORE = "(?:[وف]?[بكل]?(?:ال)?|[وف]?لل|[והבכלמש]{1,3})?"
 _KOREAN = "[\u1100-\u11ff\uac00-\ud7a3]"
 _PARTICLES = "적?(?:입니다|이?다|이에요|예요|이?며|이?고|임|인|이?라고?|으?로|은|는|이|가|을|를|의|도|만)?"
 
@@ -226,9 +265,9 @@ def _begins_a_word(label: str, text: str) -> bool:
     if not label[0].isalpha() or UNSPACED.search(label):
         return True
     letter, particles = (_KOREAN, _PARTICLES) if re.search(_KOREAN, label) else (_SPACED, "")
-    article = "(?:[وفب]?ال|لل|[וה])?" if len(label) >= SHORT and not label.isascii() else ""  # Arabic's and Hebrew's
+    before = "" if label.isascii() or len(label) < SHORT else _SHORT_BEFORE if len(label) == SHORT else _BEFORE
     end = f"{particles}(?!{letter})" if len(label) <= SHORT else ""
-    return re.search(f"(?<!{letter}){article}{plain(label)}{end}", plain(text)) is not None
+    return re.search(f"(?<!{letter}){before}{plain(label)}{end}", plain(text)) is not None
 
 
 def score_code(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

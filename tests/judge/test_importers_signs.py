@@ -55,10 +55,10 @@ def test_settings_that_differ_are_seen_in_objects_too(tmp_path, outer, name, own
 
 @pytest.mark.parametrize(
     ("name", "own", "other"),
-    [("temperature", "0.70", "0.7"), ("dataset", "runs/a/gsm8k.jsonl", "runs/b/gsm8k.jsonl"), ("question", "", " ")],
+    [("temperature", "0.70", "0.7"), ("system_prompt", "Be brief.", "Be brief.\r\n"), ("question", "", " ")],
 )
 def test_ways_of_writing_a_setting_are_no_differences(tmp_path, name, own, other):
-    """Numbers count by their value, paths by their last step, texts without the space around them."""
+    """Numbers count by their value, texts without the space around them."""
     base, same = _scores(0.0)
 
     def rows(side):
@@ -153,6 +153,10 @@ def test_an_error_in_place_of_an_answer_need_not_cost(tmp_path, text):
         "Choices are limited here.",
         "Error bars show the spread.",
         "TypeError: cannot add int and str",
+        "AttributeError: 'NoneType' object has no attribute 'group'",
+        "Extra data: line 2 column 1 (char 30)",
+        "The request exceeds the approval limit of $40.",
+        "The input is too long; write less.",
     ],
 )
 def test_words_of_a_model_are_no_error(text):
@@ -160,9 +164,10 @@ def test_words_of_a_model_are_no_error(text):
     assert not CERTAIN.match(text)
 
 
-@pytest.mark.parametrize("columns", [("question_id", "seed"), ("task_id", "epoch"), ("doc_id", "run_id")])
-def test_runs_of_one_question_under_ids_of_their_own_are_one_source(tmp_path, columns):
-    """Twelve runs of fifty questions hold fifty answers' worth of evidence."""
+@pytest.mark.parametrize("again", [50, 25])
+@pytest.mark.parametrize("columns", [("question_id", "seed"), ("task_id", "epoch"), ("qid", "sample_idx")])
+def test_runs_of_one_question_under_ids_of_their_own_are_one_source(tmp_path, columns, again):
+    """Twelve runs of fifty questions hold fifty answers' worth of evidence, also if each subject numbers its own."""
     chance = random.Random(5)
     known = [(chance.random() < 0.75, chance.random() < 0.08) for _ in range(50)]
 
@@ -170,18 +175,17 @@ def test_runs_of_one_question_under_ids_of_their_own_are_one_source(tmp_path, co
         for at, (right, lost) in enumerate(known):
             for run in range(12):
                 score = float(right and not (side == "b" and lost))
-                yield {
-                    "item": f"{at}_{run}",
-                    "score": score,
-                    columns[0]: at,
-                    columns[1]: run,
-                    "reply": _say((side, at)),
-                }
+                told = {columns[0]: at % again, columns[1]: run, "subject": str(at // again)}
+                yield {"item": f"{at}_{run}", "score": score, **told, "reply": _say((side, at))}
 
     pair = _pair(tmp_path, rows)
-    assert compared(*pair) == compared(*pair, "--cluster", columns[0]) == 3
+    assert compared(*pair, "--stratum", "subject") == 3
+    assert again < 50 or compared(*pair, "--cluster", columns[0]) == 3
+    assert len(set(sources(pair, ImportOptions(strata=("subject",))).values())) == 50
     without = [{key: one for key, one in row.items() if key != columns[1]} for row in rows("a")]
-    assert sources([jsonl(tmp_path / "a.jsonl", without)] * 2, ImportOptions()) == {}
+    single = [{**row, columns[1]: f"{at}"} for at, row in enumerate(rows("a"))]  # each row has its own
+    for at, told in enumerate((without, single)):
+        assert sources([jsonl(tmp_path / f"{at}.jsonl", told)] * 2, ImportOptions()) == {}
 
 
 @pytest.mark.parametrize("name", ["answerKey", "answer_idx", "correctAnswer", "Correct Answer", "label", "answer", "y"])
@@ -221,8 +225,37 @@ def test_grades_against_right_and_wrong_are_not_compared(tmp_path):
             part = side in graded and not one and chance.random() < 0.6
             yield {"item": at, "score": 0.5 if part else one, "reply": _say((side, at))}
 
-    assert compared(*_pair(tmp_path, lambda side: rows(side, "b"))) == 4
+    assert compared(*_pair(tmp_path, lambda side: rows(side, "b"))) == 3
     assert compared(*_pair(tmp_path, lambda side: rows(side, "ab"))) == 1
+    worse = [score and float(at % 3 > 0) for at, score in enumerate(base)]
+    assert compared(*_pair(tmp_path, lambda side: rows(side, "b"))) == 1  # credit hides losses, and makes none
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "other"),
+    [("prompt_version", "1.1", "1.10"), ("dataset", "2024/test", "2025/test"), ("judge_prompt", "a/judge", "b/judge")],
+)
+def test_versions_and_paths_are_no_ways_of_writing(tmp_path, name, own, other):
+    """1.10 is not 1.1, and one file name lies in many folders."""
+    base, same = _scores(0.0)
+
+    def rows(side):
+        for at, score in enumerate(base if side == "a" else same):
+            yield {"item": at, "score": score, "reply": _say((side, at)), name: own if side == "a" else other}
+
+    assert compared(*_pair(tmp_path, rows)) == 4
+
+
+@pytest.mark.parametrize("column", ["choice", "answer_letter", "text", "review", "answer_idx"])
+def test_what_the_model_chose_is_no_question(tmp_path, column):
+    """Of a good candidate a few answers differ, whatever the column is called."""
+    base, same = _scores(0.01)
+
+    def rows(side):
+        for at, score in enumerate(base if side == "a" else same):
+            yield {"item": at, "score": score, "question": f"What of {at}?", column: "AB"[int(score)]}
+
+    assert compared(*_pair(tmp_path, rows)) == 0
 
 
 @pytest.mark.parametrize("name", ["passage", "context", "choices", "article", "schema"])

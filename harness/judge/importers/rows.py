@@ -23,7 +23,7 @@ _WORDS = {"true": 1.0, "false": 0.0, **dict.fromkeys(("", "na", "n/a", "nan", "n
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf", re.ASCII)
 _LOWER = re.findall(r"^[^#\s]+", Path(__file__).with_name("less_is_better.txt").read_text("utf-8"), re.MULTILINE)
 _MORE = "rate|count|total|mean|avg|max|score|norm|normali[sz]ed|prob|detected|flag|abs|perspective_api|answers?"
-_MORE += "|pct|percent(age)?|ratio|frac(tion)?|share|per_[a-z]+"  # as tables call a share
+_MORE += "|metric|v|gpt|pct|percent(age)?|ratio|frac(tion)?|share|per_[a-z]+"  # as tables call a share
 _LESS = re.compile(rf"(?:.*_)?{_LOWER[0]}(?:{'|'.join(_LOWER[1:])})(_({_MORE}))*_*")
 _EXACT = 2.0**53  # whole numbers from here on are not all floats: two ids may have become one
 
@@ -83,7 +83,7 @@ def per_task(
 
 def less_is_better(metric: str) -> bool:
     """Whether a metric, ``scorer.key`` or ``metric,filter`` is known to be no score, because less of it is better."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", metric.partition(",")[0])
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", metric.partition(",")[0])
     return _LESS.fullmatch(re.sub(r"[^a-z]+", "_", words.lower())) is not None
 
 

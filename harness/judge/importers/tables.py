@@ -22,37 +22,19 @@ from harness.judge.outcomes import Labels, Outcomes, Said, fingerprint, listed
 from harness.suite.chance import guessing
 
 _COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text("utf-8"))
-_PATTERNS, _LOOSE = map(re.compile, _COLUMNS["patterns"].values()), frozenset(_COLUMNS["names"]["loose"])
-_ASKED, _RIGHT, _BESIDE, _MADE, _LIKELY, _ANSWER, _EXPECTED, _MEASURED, _PRICED, _STATE, _JUDGED = _PATTERNS
+_LOOSE, _IN = frozenset(_COLUMNS["names"]["loose"]), {key: re.compile(one) for key, one in _COLUMNS["patterns"].items()}
+_ASKED, _RIGHT, _BESIDE, _MADE, _LIKELY, _ANSWER, _EXPECTED = [*_IN.values()][:7]
 _IS_ASKED = re.compile(f"{_ASKED.pattern}|{_RIGHT.pattern}").fullmatch
 _FAULT = re.compile(Path(__file__).with_name("faults.txt").read_text("utf-8"))  # of a column's name and a cell
 _HOW = f"{Path(__file__).with_name('how_asked.txt').read_text('utf-8')}|{_MADE.pattern}"  # of names
 _SCORED = dict.fromkeys(("metric", "scorer", "metric_name", "score_name", "evaluator"), 1)
-_MOST = _SCORED | dict.fromkeys(("judge", "grader"), 1)
-"""How many values a column of settings may have to be compared, if not nine: a column `judge` may hold verdicts."""
+_MOST = _SCORED | dict.fromkeys(("judge", "grader", "thinking", "cot", "examples", "shots"), 1)
+"""How many values a column of settings may have to be compared, if not nine: `judge` may hold verdicts or thoughts."""
 _SENTENCES = 10  # different sentences of which a column has more, and half of its cells, if it is one of sentences
-_ASKING = re.compile(r"\.(user|human|system|developer)\.")  # what is in a chat beside the answer
 _SORTED = 5  # items of the lowest and highest score if a table is sorted by it
-_OBJECT, _VALUE = (
-    re.compile(r"\s*(\[\s*)?\{"),
-    re.compile(r"-?\d+\.\d+(e-?\d+)?|[\d/.-]+[ T][\d:.+]+\S*|(?=\S*\d)[\w-]{16,}"),
-)
-_WRITTEN = re.compile(r"(?i)[\w.]*(completion|output|generated|response)_tokens")  # how much was answered
 _CODE = re.compile(r"-?\d{1,3}|none")  # of HTTP
-# Which run of a question a row is, and what numbers the question: no more rows of one than there are runs.
-_RUNS = (
-    re.compile(r"(?i)(seed|run|epoch|trial|repeat|repetition|rollout|attempt|replicate)(_?(id|idx|index|no|number))?"),
-    re.compile(
-        r"(?i)(question|prompt|task|doc|problem|example|instance|query|item)_?(id|uid|idx|index|key|hash|number)"
-    ),
-)
-_MAYBE_RIGHT = re.compile(
-    r"(?i)(.*\.)?(((correct|right|true|gold|answer)[_ ]?)?(answers?|options?|choice|letter|labels?|index|idx)([_ ]letter)?"
-    r"|solution|truth|class|category|intent|y|correct)"
-)
-# Texts beside a question that no model writes, unless they are short.
-_TEXTS = re.compile(r"(?i)(.*\.)?(contexts?|passages?|documents?|article|story|paragraphs?|schema|choices|options)")
-_LONG = 20  # characters of most of them
+_MOST_RUNS = 100  # of a question
+_LONG = 20  # characters of most texts beside a question that no model writes
 _CHOICES, _NEARLY_ALL = 100, 0.98  # values that a right answer may have; share of rows in which it decides the score
 _SHOWN, _BRIEF = 200, 99  # characters of a cell in which a failure is looked for; of one that is not looked over first
 
@@ -63,7 +45,7 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     named = (item, score, options.slice, options.prompt, options.weight, *options.fields)
     known = column_names(path)
     right = [one for one in known if _RIGHT.fullmatch(one) and one != score and known.count(one) == 1][:1]
-    maybe = [one for one in known if _MAYBE_RIGHT.fullmatch(one) and one not in named and known.count(one) == 1]
+    maybe = [one for one in known if _IN["maybe_right"].fullmatch(one) and one not in named and known.count(one) == 1]
     given = [one for one in known if _ANSWER.search(one) and not _EXPECTED.search(one) and known.count(one) == 1]
     beside = [*maybe, *given] if maybe and given and not right and options.chance is None else []
     how = [one for one in known if re.fullmatch(_HOW, _snake(one)) and one not in named and known.count(one) == 1]
@@ -109,7 +91,7 @@ def load_table(path: Path, options: ImportOptions, name: str) -> Outcomes:
     rows.measure = {one: one for one in metrics}
     told = {one: own for one, own in told.items() if not _MADE.fullmatch(one)}
     rows.settings = {
-        one: listed({*map(_setting, own)}, 9)
+        one: listed({_setting(one, cell) for cell in own}, 9)
         for one, own in told.items()
         if len(own) <= _MOST.get(one.rpartition(".")[2].lower(), 9)
     }
@@ -129,30 +111,34 @@ def _decides(right: Labels, answer: Labels, scores: NDArray[np.float64]) -> bool
 
 
 def _snake(column: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column)
+    return re.sub(r"[ -]", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column))
 
 
-def _setting(told: str) -> str:
-    """A setting as it is compared: numbers by their value, paths by their last step."""
+def _setting(column: str, told: str) -> str:
+    """A setting as it is compared: numbers that are no versions by their value, texts without the space around."""
     with contextlib.suppress(ValueError):
-        return f"{float(told) + 0.0:.15g}"
-    return told if any(map(str.isspace, told)) else told.rpartition("/")[2] or told
+        return told if _IN["version"].search(column) and float(told) else f"{float(told) + 0.0:.6g}"
+    return _alike(told).strip()
 
 
 def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
     """Return the cells of the columns of answers by item; none if there are none."""
     used = {options.item or "item", options.score or "score", *options.fields, options.slice, options.prompt}
-    known = [one for one in column_names(path) if one not in used and not _ASKING.search(one)]
-    known = [one for one in known if not _MEASURED.fullmatch(one) or _WRITTEN.fullmatch(one)]
+    known = [one for one in column_names(path) if one not in used and not _IN["asking"].search(one)]
+    known = [one for one in known if not _IN["measured"].fullmatch(one) or _IN["written"].fullmatch(_snake(one))]
     texts = {"text", "content", "message"} if options.prompt or any(map(_ASKED.fullmatch, known)) else set()
     answering = [one for one in known if one in texts or (_ANSWER.search(one) and not _EXPECTED.search(one))]
-    answering = [one for one in answering if not _WRITTEN.fullmatch(one)]
-    answering = [one for one in answering if not _PRICED.fullmatch(one)] or answering
-    others = [one for one in known if one not in answering and known.count(one) == 1 and _STATE.search(one)]
+    answering = [one for one in answering if not _IN["written"].fullmatch(_snake(one))]
+    answering = [one for one in answering if not _IN["priced"].fullmatch(one)] or answering
+    others = [one for one in known if one not in answering and known.count(one) == 1 and _IN["state"].search(one)]
     wanted = [*answering, *others]
     items, *columns = read_columns(path, [options.item or "item", *wanted], optional=wanted) if wanted else [Column([])]
     cells_of = dict(zip(wanted, map(Column.labels, columns), strict=True))
-    coded = [one for one in answering if one.endswith("code") and all(map(_CODE.fullmatch, cells_of[one].names))]
+    coded = [
+        one
+        for one in answering
+        if one.endswith("code") and {"200"} < {*cells_of[one].names} and all(map(_CODE.fullmatch, cells_of[one].names))
+    ]
     answering, others = [one for one in answering if one not in coded], [*others, *coded]
     states, wanted = {one: _snake(one) for one in others}, [*answering, *others]
     ids, found = item_ids(items, path), defaultdict[str, set[Said]](set)
@@ -188,10 +174,12 @@ def _unfolded(names: Sequence[str], labels: Sequence[Labels]) -> Iterator[Labels
     wordy = any(count > max(_SENTENCES, len(one.names) / 2) for count, one in zip(sentences, labels, strict=True))
     filled = [np.array([cell != "none" for cell in one.names])[one.codes] for one in labels]
     for name, one in zip(names, labels, strict=True):
-        odd = np.array([wordy and not _LIKELY.search(name) and all(map(_VALUE.fullmatch, one.names))])
+        odd = np.array([wordy and not _LIKELY.search(name) and all(map(_IN["value"].fullmatch, one.names))])
         if name in outer:  # where something of the object has a column of its own
             inner = [own for other, own in zip(names, filled, strict=True) if other.startswith(f"{name}.")]
-            odd = np.array([_OBJECT.match(cell) is not None for cell in one.names])[one.codes] & np.any(inner, axis=0)
+            odd = np.array([_IN["object"].match(cell) is not None for cell in one.names])[one.codes] & np.any(
+                inner, axis=0
+            )
         odd = np.broadcast_to(odd, one.codes.shape)
         told = zip(one.codes, odd, strict=True)
         yield Labels.of(["none" if no else one.names[code] for code, no in told]) if odd.any() else one
@@ -200,8 +188,8 @@ def _unfolded(names: Sequence[str], labels: Sequence[Labels]) -> Iterator[Labels
 def _failure(column: str, told: str) -> Said | None:
     """Give what a cell says if it says that there is no answer; failures count together. told: its name and it."""
     how = told.partition(": ")[2]
-    if _JUDGED.search(column):
-        certain = CERTAIN.match(how) or how.lower() == "error"
+    if _IN["judged"].search(column):
+        certain = CERTAIN.match(how) or re.fullmatch(r"(?i)error|timed?.?out|(parse|judge|grading).(error|failed)", how)
         return (f"({column}: a failure of its server)", False) if certain else None
     if (len(low := told.lower()) < _BRIEF or any(one in low for one in _LOOSE)) and (fault := _FAULT.fullmatch(told)):
         how = f"a failure{' of its server' * bool(CERTAIN.match(how))}" if fault["failed"] else how
@@ -210,9 +198,9 @@ def _failure(column: str, told: str) -> Said | None:
 
 
 def _alike(text: str) -> str:
-    """A cell as it is compared: with one kind of line ends and no space around, lists and objects in one form."""
+    """A cell as it is compared: with one kind of line ends, lists and objects in one form of writing."""
     told = unwritten(text) if text[:1] in {"[", "{"} else text
-    return text.replace("\r\n", "\n").strip() if isinstance(told, str) else json.dumps(told, sort_keys=True)
+    return text.replace("\r\n", "\n") if isinstance(told, str) else json.dumps(told, sort_keys=True)
 
 
 def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, set[str]]:
@@ -222,7 +210,7 @@ def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, 
     """
     known, found = [column_names(path) for path in paths], dict[str, set[str]]()
     sure = [one for one in known[0] if _IS_ASKED(one) and all(own.count(one) == 1 for own in known)]
-    beside = [one for one in known[0] if _TEXTS.fullmatch(one) and all(own.count(one) == 1 for own in known)]
+    beside = [one for one in known[0] if _IN["long_text"].fullmatch(one) and all(own.count(one) == 1 for own in known)]
     names = [*sure, *(one for one in beside if one not in sure)]
     wanted = [options.item or "item", *names]
     (ids, *asked), (own, *told) = (
@@ -230,9 +218,10 @@ def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, 
     )
     items, theirs = item_ids(ids, paths[0]), item_ids(own, paths[1])
     for name, *both in zip(names, map(Column.labels, asked), map(Column.labels, told), strict=True):
-        texts = [[*map(_alike, one.names)] for one in both]
+        end = "" if "prompt" in name.lower() else None  # where a space at the end is asked, too
+        texts = [[_alike(cell).strip(end) for cell in one.names] for one in both]
         (said, other), (before, after) = texts, both
-        long = 2 * sum(len(one) >= _LONG for one in said) > len(said)
+        long = 2 * sum(len(one) >= _LONG and not _IN["object"].match(one) for one in said) > len(said)
         if name not in sure and not (long and 2 * len({*said} & {*other}) >= len({*said})):
             continue
         first = dict(zip(items, (said[code] for code in before.codes), strict=True))
@@ -243,17 +232,30 @@ def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, 
     return found
 
 
+def _numbered(numbers: Sequence[Labels], runs: Labels) -> Labels | None:
+    """Return which question each row asks, if the rows of one are its runs: few, each once, and nearly all."""
+    codes = np.unique(np.stack([one.codes for one in numbers]), axis=1, return_inverse=True)[1].reshape(-1)
+    each, count = np.bincount(codes), len(runs.names)
+    once = np.unique(codes * np.int64(count) + runs.codes).size == codes.size
+    if not 1 < count <= _MOST_RUNS or not once or 2 * each.mean() <= count:
+        return None
+    return Labels(codes.astype(np.int32), tuple(map(str, range(each.size))))
+
+
 def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
     """Return item to what the first table says it was asked, if that is more than one question; equal ones are one."""
     known, *others = map(column_names, paths)
     names = [one for one in known if (_IS_ASKED(one) or _BESIDE.fullmatch(one)) and known.count(one) == 1]
     names = names if any(map(_ASKED.fullmatch, names)) else []
     runs, numbers = (
-        [one for one in known if kind.fullmatch(one) and one != (options.item or "item")] for kind in _RUNS
+        [one for one in known if _IN[kind].fullmatch(one) and one != (options.item or "item")]
+        for kind in ("run", "number")
     )
-    wanted = [*names, *runs, *numbers] if runs and numbers else names
+    wanted = [*runs, *numbers] if runs and numbers and not names else names
     if not wanted:
         return {}
+    strata = [one for one in (options.slice, *options.strata) if one]
+    wanted = list(dict.fromkeys([*wanted, *strata]))
     items, *columns = read_columns(paths[0], [options.item or "item", *wanted], optional=wanted)
     every = dict(zip(wanted, map(Column.labels, columns), strict=True))
     asked = {one: every[one] for one in names}
@@ -263,10 +265,11 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
             where_from = name.lower() == "source" and "".join(own).count(" ") < 3 * len(own)  # and no sentences
             if where_from or 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
                 del asked[name]
-    most = max((len(every[one].names) for one in wanted if one in runs), default=0)
-    asked |= {one: every[one] for one in wanted if one in numbers and np.bincount(every[one].codes).max() <= most}
+    pairs = itertools.product(numbers, runs) if runs and numbers else ()
+    found = (_numbered([every[one] for one in (number, *strata)], every[run]) for number, run in pairs)
+    asked |= {f"run {at}": one for at, one in enumerate(found) if one}
     if not asked:
         return {}
     told = zip(*([one.names[code] for code in one.codes] for one in asked.values()), strict=True)
-    found = dict(zip(item_ids(items, paths[0]), (fingerprint(*sorted(one)) for one in told), strict=True))
-    return found if len(set(found.values())) > 1 else {}
+    prints = dict(zip(item_ids(items, paths[0]), (fingerprint(*sorted(one)) for one in told), strict=True))
+    return prints if len(set(prints.values())) > 1 else {}

@@ -53,7 +53,7 @@ def abstained(text: str) -> float:
 
 def plain(text: str) -> str:
     """Give a text as answers are compared: NFKC, casefolded, words of letters, marks (many are vowels) and digits."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).replace("i\u0307", "i")
     return " ".join("".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in folded).split())
 
 
@@ -81,7 +81,7 @@ def contains_any(text: str, targets: Sequence[str]) -> float:
 
 
 def _compared(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text.translate(_SIGNS)).casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", text.translate(_SIGNS)).casefold().replace("i\u0307", "i").split())
 
 
 def matches_any(text: str, patterns: Sequence[str]) -> float:
