@@ -182,6 +182,8 @@ def test_runs_of_one_question_under_ids_of_their_own_are_one_source(tmp_path, co
     assert compared(*pair, "--stratum", "subject") == 3
     assert again < 50 or compared(*pair, "--cluster", columns[0]) == 3
     assert len(set(sources(pair, ImportOptions(strata=("subject",))).values())) == 50
+    asked = [{**row, "question": f"What of {row['item'].split('_')[0]}?"} for row in rows("a")]
+    assert len(set(sources([jsonl(tmp_path / "q.jsonl", asked)] * 2, ImportOptions()).values())) == 50
     without = [{key: one for key, one in row.items() if key != columns[1]} for row in rows("a")]
     single = [{**row, columns[1]: f"{at}"} for at, row in enumerate(rows("a"))]  # each row has its own
     for at, told in enumerate((without, single)):

@@ -265,9 +265,10 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
             where_from = name.lower() == "source" and "".join(own).count(" ") < 3 * len(own)  # and no sentences
             if where_from or 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
                 del asked[name]
-    pairs = itertools.product(numbers, runs) if runs and numbers else ()
-    found = (_numbered([every[one] for one in (number, *strata)], every[run]) for number, run in pairs)
-    asked |= {f"run {at}": one for at, one in enumerate(found) if one}
+    pairs = itertools.product(numbers, runs) if not names else ()  # where no text says it
+    found = [_numbered([every[one] for one in (number, *strata)], every[run]) for number, run in pairs]
+    if several := sorted(filter(None, found), key=lambda one: len(one.names)):
+        asked["number"] = several[0]
     if not asked:
         return {}
     told = zip(*([one.names[code] for code in one.codes] for one in asked.values()), strict=True)
