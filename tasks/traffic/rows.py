@@ -186,17 +186,11 @@ _PRONOUN = re.compile(r"\bI (?=(?!(?:is|was|because|as|since|and|or|seems|appear
 
 
 # Labels in capitals that are words of English otherwise.
-_CAPITALS = frozenset(
-    re.findall(
-        r"\w+", "it us in or me am so as is do be to of on all any can may new out not off who how act aim art ask"
-    )
-)
+_CAPITALS = frozenset(("it", "us", "or", "me", "am", "so", "as", "is", "do", "be", "to", "of"))
 
-
-# Words that negate what follows at once, unless that is a reason; in English see `GIVES_UP`.
-_NEGATING = frozenset(
-    re.findall(r"\S+", "no não нет не nie nu nem ne tidak không नहीं না لا לא"),
-)
+# Words that negate what follows at once, unless that is a reason, where a label says yes in such a language.
+_NEGATING = frozenset(re.findall(r"\S+", "no não нет не nie nu nem ne tidak không नहीं না لا לא"))
+_AFFIRMING = frozenset(re.findall(r"\S+", "sí si sì sim да da tak igen ja ya có हाँ হ্যাঁ نعم כן ano áno"))
 _REASON = "porque|pois|ya que|por|because|since|as|perché|потому|так|bo|ponieważ|karena|vì|pentru|mert|لأن|כי"
 
 
@@ -229,7 +223,7 @@ def _without_rejected(text: str, labels: list[str]) -> str:
         text = re.sub(r"(?i)\bneither\b[^.;:\n]{0,80}?\bnor\b(?:\s[\w-]+){1,2}", "neither", text)
     low = {*map(str.casefold, labels)}
     text = re.sub(GIVES_UP, " ", text) if {"no", "yes"} & low else text
-    if told := "|".join(re.escape(one) for one in labels if one.casefold() in _NEGATING and "yes" not in low):
+    if told := "|".join(re.escape(one) for one in labels if one.casefold() in _NEGATING and _AFFIRMING & low):
         text = re.sub(rf"(?i)(?<!\w)(?:{told})(?= +[^\W\d])(?! +(?:{_REASON})\b)", " ", text)
     negative = r"(?i)(?:not|non|no|pas|nicht|kein(?:e[nmrs]?)?)\b(.*)"
     contrary = {plain(told[1]): one for one in labels if (told := re.match(negative, one))}

@@ -184,6 +184,10 @@ def test_runs_of_one_question_under_ids_of_their_own_are_one_source(tmp_path, co
     assert len(set(sources(pair, ImportOptions(strata=("subject",))).values())) == 50
     asked = [{**row, "question": f"What of {row['item'].split('_')[0]}?"} for row in rows("a")]
     assert len(set(sources([jsonl(tmp_path / "q.jsonl", asked)] * 2, ImportOptions()).values())) == 50
+    prompts = [{**row, "prompt": f"{_say(row[columns[1]])} What of {row['item']}?"} for row in rows("a")]
+    assert (
+        len(set(sources([jsonl(tmp_path / "p.jsonl", prompts)] * 2, ImportOptions(strata=("subject",))).values())) == 50
+    )
     without = [{key: one for key, one in row.items() if key != columns[1]} for row in rows("a")]
     single = [{**row, columns[1]: f"{at}"} for at, row in enumerate(rows("a"))]  # each row has its own
     for at, told in enumerate((without, single)):

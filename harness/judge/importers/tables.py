@@ -33,7 +33,7 @@ _MOST = _SCORED | dict.fromkeys(("judge", "grader", "thinking", "cot", "examples
 _SENTENCES = 10  # different sentences of which a column has more, and half of its cells, if it is one of sentences
 _SORTED = 5  # items of the lowest and highest score if a table is sorted by it
 _CODE = re.compile(r"-?\d{1,3}|none")  # of HTTP
-_MOST_RUNS = 100  # of a question
+_MOST_RUNS = 32  # of a question
 _LONG = 20  # characters of most texts beside a question that no model writes
 _CHOICES, _NEARLY_ALL = 100, 0.98  # values that a right answer may have; share of rows in which it decides the score
 _SHOWN, _BRIEF = 200, 99  # characters of a cell in which a failure is looked for; of one that is not looked over first
@@ -232,11 +232,14 @@ def other_questions(paths: Sequence[Path], options: ImportOptions) -> dict[str, 
     return found
 
 
-def _numbered(numbers: Sequence[Labels], runs: Labels) -> Labels | None:
+def _numbered(numbers: Sequence[Labels], runs: Sequence[Labels]) -> Labels | None:
     """Return which question each row asks, if the rows of one are its runs: few, each once, and nearly all."""
-    codes = np.unique(np.stack([one.codes for one in numbers]), axis=1, return_inverse=True)[1].reshape(-1)
-    each, count = np.bincount(codes), len(runs.names)
-    once = np.unique(codes * np.int64(count) + runs.codes).size == codes.size
+    codes, run = (
+        np.unique(np.stack([one.codes for one in some]), axis=1, return_inverse=True)[1].reshape(-1)
+        for some in (numbers, runs)
+    )
+    each, count = np.bincount(codes), int(run.max()) + 1
+    once = np.unique(codes * np.int64(count) + run).size == codes.size
     if not 1 < count <= _MOST_RUNS or not once or 2 * each.mean() <= count:
         return None
     return Labels(codes.astype(np.int32), tuple(map(str, range(each.size))))
@@ -247,14 +250,14 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
     known, *others = map(column_names, paths)
     names = [one for one in known if (_IS_ASKED(one) or _BESIDE.fullmatch(one)) and known.count(one) == 1]
     names = names if any(map(_ASKED.fullmatch, names)) else []
+    strata = [one for one in (options.slice, *options.strata) if one]
     runs, numbers = (
-        [one for one in known if _IN[kind].fullmatch(one) and one != (options.item or "item")]
+        [one for one in known if _IN[kind].fullmatch(one) and one not in {options.item or "item", *strata}]
         for kind in ("run", "number")
     )
-    wanted = [*runs, *numbers] if runs and numbers and not names else names
+    wanted = [*names, *runs, *numbers] if runs and numbers else names
     if not wanted:
         return {}
-    strata = [one for one in (options.slice, *options.strata) if one]
     wanted = list(dict.fromkeys([*wanted, *strata]))
     items, *columns = read_columns(paths[0], [options.item or "item", *wanted], optional=wanted)
     every = dict(zip(wanted, map(Column.labels, columns), strict=True))
@@ -265,10 +268,12 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
             where_from = name.lower() == "source" and "".join(own).count(" ") < 3 * len(own)  # and no sentences
             if where_from or 2 * len(texts.intersection(own)) < len(own):  # answers, such as `messages` may hold
                 del asked[name]
-    pairs = itertools.product(numbers, runs) if not names else ()  # where no text says it
-    found = [_numbered([every[one] for one in (number, *strata)], every[run]) for number, run in pairs]
-    if several := sorted(filter(None, found), key=lambda one: len(one.names)):
-        asked["number"] = several[0]
+    pairs = itertools.product(numbers, [[one] for one in runs] + [runs] * (len(runs) > 1)) if runs else ()
+    found = [_numbered([every[one] for one in (number, *strata)], [every[one] for one in run]) for number, run in pairs]
+    several = sorted(filter(None, found), key=lambda one: len(one.names))
+    count = len({*zip(*(one.codes.tolist() for one in asked.values()), strict=True)})
+    if several and not 0 < count <= len(several[0].names):  # a text may say its run
+        asked = {"number": several[0]}
     if not asked:
         return {}
     told = zip(*([one.names[code] for code in one.codes] for one in asked.values()), strict=True)
