@@ -186,7 +186,30 @@ _PRONOUN = re.compile(r"\bI (?=(?!(?:is|was|because|as|since|and|or|seems|appear
 
 
 # Labels in capitals that are words of English otherwise.
-_CAPITALS = frozenset(("it", "us", "or", "me", "am", "so", "as", "is", "do", "be", "to", "of"))
+_CAPITALS = frozenset(
+    (
+        "it",
+        "us",
+        "or",
+        "me",
+        "am",
+        "so",
+        "as",
+        "is",
+        "do",
+        "be",
+        "to",
+        "of",
+        "at",
+        "by",
+        "my",
+        "he",
+        "we",
+        "if",
+        "an",
+        "go",
+    )
+)
 
 # Words that negate what follows at once, unless that is a reason, where a label says yes in such a language.
 _NEGATING = frozenset(re.findall(r"\S+", "no não нет не nie nu nem ne tidak không नहीं না لا לא"))
@@ -199,7 +222,7 @@ def _without_scale(text: str, low: str, top: str) -> str:
     if int(top) <= 2:  # noqa: PLR2004
         return re.sub(r"(?<=\d)\s?/(?=\s?\d)", " , ", text)
     stars = r"(?:(?:stars?|points?|Sternen?|étoiles|estrellas|stelle|estrelas)\s)?"
-    of = rf"(?<=\d)[*_]{{0,3}}\s?{stars}(?:/|out of|of|von|sur|de|su|em|na|из)\s?[*_]{{0,3}}{top}\b"
+    of = rf"(?<=\d)[*_]{{0,3}}\s?{stars}\(?(?:/|out of|of|von|sur|de|su|em|na|из)\s?[*_]{{0,3}}{top}\b"
     scale = rf"\(?(?:\b(?:on|out of) )?(?:\ban? )?\bscale (?:of|from) \d+ ?(?:to|-|–) ?{top}\)?"
     named = rf"\bon an? {low} ?(?:to|-|–) ?{top} scale|\({low} ?(?:to|-|–) ?{top}\)|{top} ?点満点中"
     return re.sub(f"(?i){of}|{scale}|{named}", " ", text)

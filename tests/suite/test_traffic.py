@@ -443,6 +443,7 @@ def test_a_label_is_not_named_by_who_rejects_or_doubts_it(tokenizer, tmp_path, o
         (("1", "2"), {"1/2": [0, 0], "1": [1, 0]}),
         (("4", "5", "1"), {"**4** out of 5": [1, 0], "On a scale of 1 to 5, I'd give it a 4.": [1, 0]}),
         (("IT", "HR"), {"It is not clear.": [0, 0], "It should go to HR.": [0, 1], "It.": [1, 0], "It's IT.": [1, 0]}),
+        (("AT", "DE"), {"Please look at your order page.": [0, 0], "AT": [1, 0], "Country: AT": [1, 0]}),
         (("NEW", "OPEN"), {"This is a new ticket.": [1, 0], "New ticket": [1, 0]}),
         (("ON", "OFF"), {"The light should be on.": [1, 0], "Turn it off.": [0, 1]}),
         (("no", "mild"), {"No pain.": [1, 0], "There is no pain.": [1, 0], "mild": [0, 1]}),

@@ -118,7 +118,7 @@ def _setting(column: str, told: str) -> str:
     """A setting as it is compared: numbers that are no versions by their value, texts without the space around."""
     with contextlib.suppress(ValueError):
         return told if _IN["version"].search(column) and float(told) else f"{float(told) + 0.0:.6g}"
-    return _alike(told).strip()
+    return _alike(told) if re.search("stop|template", column) else _alike(told).strip()
 
 
 def _answers(path: Path, options: ImportOptions) -> Mapping[str, set[Said]]:
@@ -252,7 +252,7 @@ def sources(paths: Sequence[Path], options: ImportOptions) -> dict[str, int]:
     names = names if any(map(_ASKED.fullmatch, names)) else []
     strata = [one for one in (options.slice, *options.strata) if one]
     runs, numbers = (
-        [one for one in known if _IN[kind].fullmatch(one) and one not in {options.item or "item", *strata}]
+        [one for one in known if _IN[kind].fullmatch(_snake(one)) and one not in {options.item or "item", *strata}]
         for kind in ("run", "number")
     )
     wanted = [*names, *runs, *numbers] if runs and numbers else names
