@@ -127,6 +127,7 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             rows.rerun(task, told)
     known = {task: sorted(found[0]["metric"]) if found else [] for task, found in tasks.items()}
     chosen = read.per_task(options.metric, known, "metric", str(path))
+    bare = list[str]()  # items of an empty answer, which says nothing if all are
     for task, found in tasks.items():
         rows.settings |= {f"{key} of {task}": told for key, told in said[files[task][-1]][1].items()}
         rows.sources[task] = str(files[task][-1]), ""
@@ -141,12 +142,14 @@ def load_lighteval(path: Path, options: ImportOptions, name: str) -> Outcomes:
             answer = doc.get("model_response", doc.get("predictions"))
             if any(parts := [*map(answer.get, ("text", "logprobs"))] if isinstance(answer, Mapping) else [answer]):
                 rows.said[f"{task}/{item}"].add((json.dumps(parts[0] or parts, default=str), not parts[0]))
-            elif rows.said:  # the first ones, in their order
-                rows.said[f"{task}/{item}"].add(("", False))
+            elif answer is not None:
+                bare.append(f"{task}/{item}")
             score = read.score_of(one["metric"], metric, where)
             right, count = len(gold) if isinstance(gold, list) else 1, len(choices) if isinstance(choices, list) else 0
             chance = right / count if right < count else 0.0  # if all are right, they are ways to write one answer
             rows.add(f"{task}/{item}", score, doc, where, task=task, asked=asked, chance=max(chance, guess))
+    for empty in bare if rows.said else ():
+        rows.said[empty].add(("", False))
     return rows.outcomes(name)
 
 
